@@ -1,0 +1,59 @@
+# Two commands on a fresh machine: `make demo` and `make test`. `make help` lists the others.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+PYTHON ?=
+BIN := .venv/bin
+STACK := $(BIN)/python infra/local/stack.py
+export PYTHON
+
+.PHONY: help setup demo up down clean test unit bench chaos lint lock
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.ready ## virtual environment with pinned packages (the others call it)
+
+.venv/.ready: requirements-dev.lock pyproject.toml
+	@python=$$(infra/local/require.sh) || exit 1; \
+	echo "audit-trail: making .venv (about 120 MB of Python packages the first time)" >&2; \
+	$$python -m venv --clear .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+demo: setup ## real vendor records through the whole pipeline, and a table of what is where
+	@$(BIN)/python scripts/demo.py
+
+up: setup ## the stack and a worker, until `make down`
+	@$(BIN)/python scripts/demo.py --no-import
+
+down: setup ## stop the worker and the stack; data stay
+	@$(STACK) down
+
+clean: setup ## stop everything and forget the data
+	@$(STACK) clean
+	@rm -rf build
+
+test: setup ## every test, real servers included
+	@$(BIN)/python scripts/run_tests.py
+
+unit: setup ## the tests that need no server
+	@$(BIN)/python -m pytest -q tests/unit tests/contract -m "not integration"
+
+bench: setup ## throughput, latency, memory; prints a table and writes build/bench.json
+	@$(BIN)/python scripts/bench.py
+
+chaos: setup ## the full fault tests (hours of faults in about 40 minutes)
+	@$(BIN)/python scripts/run_tests.py --chaos
+
+lint: setup ## mypy, ruff, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy -p pipeline -p agents -p sinks -p avro_schemas
+	@MYPYPATH=infra/local $(BIN)/mypy infra/local/stack.py infra/local/lock.py infra/local/audit_stack
+	@$(BIN)/lint-imports --no-cache
+
+lock: setup ## pin every dependency with hashes again
+	@$(BIN)/uv pip compile -q pyproject.toml --generate-hashes --no-header --no-annotate --universal --python-version 3.11 -o requirements.lock
+	@$(BIN)/uv pip compile -q pyproject.toml --all-extras --generate-hashes --no-header --no-annotate --universal --python-version 3.11 -o requirements-dev.lock

@@ -1,0 +1,60 @@
+"""Reading the key journal back: after a database rollback its keys are found here.
+
+The journal holds every new key from before the ledger transaction that first used it. A marker in
+the database (a position of the reader ``key-journal``) says up to where its entries are known to be
+in ``audit_user``; it is rolled back with the database, so reading on from it finds what was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from agents.app import tls_context
+from pipeline.domain.errors import Unavailable
+from pipeline.domain.escrow import EscrowEntry, decode_entries
+from pipeline.domain.logs import KEY_JOURNAL_TOPIC
+from pipeline.settings import Settings
+
+_POLL_MS = 500
+_PARTITION = TopicPartition(KEY_JOURNAL_TOPIC, 0)
+
+
+async def read_journal(
+    settings: Settings, from_offset: int
+) -> AsyncIterator[tuple[int, list[EscrowEntry]]]:
+    """(offset after a record, its entries) from an offset on, up to the end as it is now.
+
+    Raises:
+        Unavailable: The broker does not answer; read again later.
+    """
+    sasl = settings.kafka_security_protocol.startswith("SASL")
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap,
+        security_protocol=settings.kafka_security_protocol,
+        ssl_context=tls_context(settings),
+        sasl_mechanism=settings.kafka_sasl_mechanism if sasl else "PLAIN",
+        sasl_plain_username=settings.kafka_username or None,
+        sasl_plain_password=settings.kafka_password.get_secret_value() or None,
+        enable_auto_commit=False,
+        request_timeout_ms=int(settings.request_timeout_s * 1000),
+    )
+    try:
+        await consumer.start()
+        consumer.assign([_PARTITION])
+        first = (await consumer.beginning_offsets([_PARTITION]))[_PARTITION]
+        end = (await consumer.end_offsets([_PARTITION]))[_PARTITION]
+        position = max(first, min(from_offset, end))
+        consumer.seek(_PARTITION, position)
+        while position < end:
+            fetched = await consumer.getmany(_PARTITION, timeout_ms=_POLL_MS)
+            for record in fetched.get(_PARTITION, ()):
+                position = record.offset + 1
+                yield position, decode_entries(record.value or b"")
+            position = max(position, await consumer.position(_PARTITION))
+    except (KafkaError, OSError) as error:
+        raise Unavailable("kafka", type(error).__name__) from error
+    finally:
+        await consumer.stop()

@@ -1,0 +1,139 @@
+"""What the worker itself sends to Kafka: dead letters and new keys, acknowledged before it goes on.
+
+Idempotent, acks=all. A broker that is down is ``Unavailable``: the caller waits and sends again, so
+a record may stand twice; dead letters have an identity and key entries are the same wherever they
+stand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from agents.app import tls_context
+from pipeline.codec.dead_letter_format import seal_dead_letter
+from pipeline.domain.errors import Unavailable
+from pipeline.domain.escrow import EscrowEntry, encode_entries
+from pipeline.domain.logs import DEAD_LETTER_TOPIC, KEY_JOURNAL_TOPIC
+from pipeline.domain.records import DeadLetter
+from pipeline.settings import Settings
+
+# (letters) → a key for each, in order: made and durable, or the one that an earlier try made.
+LetterKeys = Callable[[Sequence[DeadLetter]], Awaitable[Sequence[bytes]]]
+
+_JOURNAL_ENTRIES = 500  # keys in one journal record
+_LETTERS_AT_ONCE_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    topic: str
+    key: bytes | None
+    value: bytes
+    headers: Sequence[tuple[str, bytes]] = ()
+
+
+class WorkerProducer:
+    """One producer for both. ``open`` once, then any number of sends, ``close`` once."""
+
+    def __init__(self, settings: Settings, letter_keys: LetterKeys) -> None:
+        self._settings = settings
+        self._letter_keys = letter_keys
+        self._producer: AIOKafkaProducer | None = None
+        self._starting = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Stop; what was not acknowledged was not promised."""
+        if self._producer is not None:
+            await self._producer.stop()
+
+    async def dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+        """Seal and publish letters; all are acknowledged on return.
+
+        Raises:
+            Unavailable: Publish the same letters again later.
+        """
+        part: list[DeadLetter] = []
+        part_bytes = 0
+        for letter in letters:
+            part.append(letter)
+            part_bytes += len(letter.record.value or b"")
+            if part_bytes >= _LETTERS_AT_ONCE_BYTES:
+                await self._publish_letters(part)
+                part, part_bytes = [], 0
+        if part:
+            await self._publish_letters(part)
+
+    async def journal(self, entries: Sequence[EscrowEntry]) -> None:
+        """Append new keys to the journal; acknowledged on return.
+
+        Raises:
+            Unavailable: Append the same entries again later.
+        """
+        await self._send(
+            [
+                _Message(
+                    KEY_JOURNAL_TOPIC, None, encode_entries(entries[at : at + _JOURNAL_ENTRIES])
+                )
+                for at in range(0, len(entries), _JOURNAL_ENTRIES)
+            ]
+        )
+
+    async def _publish_letters(self, letters: Sequence[DeadLetter]) -> None:
+        keys = await self._letter_keys(letters)
+        messages = []
+        for letter, letter_key in zip(letters, keys, strict=True):
+            sealed = seal_dead_letter(letter, letter_key)
+            messages.append(_Message(DEAD_LETTER_TOPIC, sealed.key, sealed.value, sealed.headers))
+        await self._send(messages)
+
+    async def _send(self, messages: Sequence[_Message]) -> None:
+        try:
+            producer = await self._started()
+            futures = [
+                await producer.send(
+                    message.topic,
+                    key=message.key,
+                    value=message.value,
+                    headers=list(message.headers),
+                )
+                for message in messages
+            ]
+            await asyncio.gather(*futures)
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise Unavailable("kafka", type(error).__name__) from error
+
+    async def _started(self) -> AIOKafkaProducer:
+        async with self._starting:
+            if self._producer is None:
+                producer = self._new()
+                try:
+                    await producer.start()
+                except BaseException:
+                    await producer.stop()
+                    raise
+                self._producer = producer
+            return self._producer
+
+    def _new(self) -> AIOKafkaProducer:
+        settings = self._settings
+        sasl = settings.kafka_security_protocol.startswith("SASL")
+        return AIOKafkaProducer(
+            bootstrap_servers=settings.kafka_bootstrap,
+            client_id=f"{settings.consumer_group}-worker",
+            security_protocol=settings.kafka_security_protocol,
+            ssl_context=tls_context(settings),
+            sasl_mechanism=settings.kafka_sasl_mechanism if sasl else "PLAIN",
+            sasl_plain_username=settings.kafka_username or None,
+            sasl_plain_password=settings.kafka_password.get_secret_value() or None,
+            acks="all",
+            enable_idempotence=True,
+            linger_ms=2,
+            request_timeout_ms=int(settings.request_timeout_s * 1000),
+            # A letter holds a whole record: as large as one may be once inflated, with its headers.
+            max_request_size=settings.inflate_max_bytes * 3 // 2,
+        )

@@ -1,0 +1,94 @@
+"""After a database rollback: keys first, from vault and journal, then leaves from the archive.
+
+Runs before a worker takes its first record, and again whenever a ledger turns out to be behind what
+this group has committed. Where nothing was lost it finds nothing and costs two small requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
+
+from pipeline.domain.errors import Unavailable
+from pipeline.domain.escrow import EscrowEntry
+from pipeline.domain.records import LogHead
+from pipeline.logging import log_event
+from sinks.archive_reader import ArchiveReader
+from sinks.ledger import PostgresLedger
+from sinks.restore import TenantStore, restore_keys, restore_log
+from sinks.vault import Vault
+
+log = logging.getLogger(__name__)
+
+JOURNAL_READER = "key-journal"  # its marker stands among the followers' positions
+NO_LOG = 0
+
+ReadJournal = Callable[[int], AsyncIterator[tuple[int, list[EscrowEntry]]]]
+
+
+class RecoveredKeys(TenantStore, Protocol):
+    """``sinks.subject_store.SubjectStore``."""
+
+    async def newest_escrow(self) -> str | None: ...
+
+
+class Recovery:
+    """Brings back what a rolled-back database lost. Safe to run at any time, by any worker."""
+
+    def __init__(
+        self,
+        ledger: PostgresLedger,
+        keys: RecoveredKeys,
+        archive: ArchiveReader,
+        vault: Vault,
+        read_journal: ReadJournal,
+    ) -> None:
+        self._ledger = ledger
+        self._keys = keys
+        self._archive = archive
+        self._vault = vault
+        self._read_journal = read_journal
+        self._turn = asyncio.Lock()
+        self._keys_checked = False
+
+    async def recover(self, head: LogHead, *, rolled_back: bool) -> LogHead:
+        """The head once keys and the log's archived leaves are in the database again.
+
+        ``rolled_back``: there is evidence that leaves were lost; then the archive is waited for.
+
+        Raises:
+            ChainBroken: Archive and ledger contradict each other.
+            Unavailable: Try again later.
+        """
+        async with self._turn:
+            if rolled_back or not self._keys_checked:
+                await self._recover_keys(wait_for_vault=rolled_back)
+                self._keys_checked = True
+        try:
+            restored = await restore_log(self._ledger, self._archive, head)
+        except Unavailable as outage:
+            if rolled_back or outage.what != "s3":
+                raise
+            return head
+        if restored.size != head.size:
+            log_event(log, "leaves_restored", log=str(head.name), leaves=restored.size - head.size)
+        return restored
+
+    async def _recover_keys(self, *, wait_for_vault: bool) -> None:
+        found = 0
+        try:
+            newest = await self._keys.newest_escrow()
+            found = await restore_keys(self._vault, self._keys, after=newest)
+        except Unavailable as outage:
+            if wait_for_vault or outage.what != "s3":
+                raise
+        marker = await self._ledger.position(JOURNAL_READER, NO_LOG)
+        position = marker
+        async for position, entries in self._read_journal(marker):  # noqa: B007 - the last one counts
+            found += await self._keys.restore(entries)
+        if position > marker:
+            await self._ledger.advance(JOURNAL_READER, {NO_LOG: position})
+        if found:
+            log_event(log, "keys_restored", keys=found)

@@ -1,0 +1,309 @@
+"""The Faust transport of this project: one message per fetched partition batch, sought by the ledger.
+
+What differs from Faust's own (0.15.3, pinned: these are private methods):
+raw topics travel as ``RecordBatch``; every assigned raw partition stays paused until somebody has
+positioned it (``RawPartitions``); the offsets committed to Kafka are a watermark of our own, for lag
+tools only, since stock Faust can commit past a record that was never acked (issue #606); a failed
+commit or an unreadable partition never crashes the worker; in-flight batches are abandoned on revoke.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol, cast
+
+import aiokafka
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.structs import OffsetAndMetadata
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+from faust.types.transports import ConsumerCallback
+from mode.types import ServiceT
+
+from agents.fetching import PartitionHalted
+from pipeline.domain.records import Record, RecordBatch
+from pipeline.logging import log_event
+
+log = logging.getLogger(__name__)
+
+_FETCH_TIMEOUT_S = 1.0
+_FETCH_WAIT_MS = 100  # how long the broker may hold an empty fetch: a part of the latency
+_AFTER_ERROR_S = 0.5
+
+
+class RawPartitions(Protocol):
+    """Who decides about raw partitions: ``agents.positions.Positions``."""
+
+    def is_raw(self, topic: str) -> bool: ...
+
+    def assigned(self, partitions: frozenset[TP]) -> None:
+        """These are ours now and paused; position them (``place``) in the background."""
+        ...
+
+    def revoked(self, partitions: frozenset[TP]) -> None:
+        """These are not ours any more: abandon what is in flight."""
+        ...
+
+    def halted(self, partition: TP, why: str) -> None:
+        """The partition cannot be read on; it was paused."""
+        ...
+
+    async def room(self) -> None:
+        """Return once another round of records may be fetched."""
+        ...
+
+
+class BatchThread(driver.AIOKafkaConsumerThread):
+    """The thread that owns the aiokafka consumer."""
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        conf = self.app.conf
+        self._assignor = (
+            self.app.assignor if self.app.tables.changelog_topics else RoundRobinPartitionAssignor
+        )
+        auth = driver.credentials_to_aiokafka_auth(conf.broker_credentials, conf.ssl_context)
+        return aiokafka.AIOKafkaConsumer(
+            client_id=conf.broker_client_id,
+            group_id=conf.id,
+            bootstrap_servers=driver.server_list(transport.url, transport.default_port),
+            partition_assignment_strategy=[self._assignor],
+            enable_auto_commit=False,
+            # A position outside of the log must stop its partition, never jump over records.
+            auto_offset_reset="none",
+            max_poll_records=conf.broker_max_poll_records,
+            max_poll_interval_ms=int(conf.broker_max_poll_interval * 1000),
+            max_partition_fetch_bytes=conf.consumer_max_fetch_size,
+            fetch_max_wait_ms=_FETCH_WAIT_MS,
+            request_timeout_ms=int(conf.broker_request_timeout * 1000),
+            check_crcs=True,
+            session_timeout_ms=int(conf.broker_session_timeout * 1000),
+            rebalance_timeout_ms=int(conf.broker_rebalance_timeout * 1000),
+            heartbeat_interval_ms=int(conf.broker_heartbeat_interval * 1000),
+            isolation_level="read_committed",
+            **auth,
+        )
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        """Commit for lag tools; failing is no matter, the ledger holds the position."""
+        consumer = self._ensure_consumer()
+        assigned = self.assignment()
+        ours = {
+            driver.ensure_aiokafka_TP(tp): OffsetAndMetadata(offset, "")
+            for tp, offset in offsets.items()
+            if tp in assigned
+        }
+        try:
+            await consumer.commit(ours)
+        except KafkaError as error:
+            log_event(log, "offset_commit_failed", level=logging.WARNING, error=error)
+            return False
+        return True
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Faust's livelock detector counts single messages: it would only raise false alarms."""
+
+    async def committed(self, tp: TP) -> int | None:
+        """The offset that the group committed, if any."""
+        offset = await self.call_thread(
+            self._ensure_consumer().committed, driver.ensure_aiokafka_TP(tp)
+        )
+        return cast("int | None", offset)
+
+
+class BatchConsumer(driver.Consumer):
+    """The consumer; see the module."""
+
+    _thread: BatchThread
+    raw: RawPartitions  # set by the app before it starts
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._expected: dict[TP, int] = {}  # of placed raw partitions: the next offset to hand over
+        self._watermark: dict[TP, int] = {}  # of raw partitions: what the ledger has
+        self._gap_seen: dict[TP, int] = {}  # where a gap was found, to be read a second time
+
+    def _new_consumer_thread(self) -> BatchThread:
+        return BatchThread(self, loop=self.loop, beacon=self.beacon)
+
+    # --- positions ---
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Faust calls it after every assignment, once streams may flow: raw partitions stay paused
+        until they are placed, whatever time the ledger takes; the others are sought as ever.
+        """
+        assigned = self.assignment()
+        raw = frozenset(tp for tp in assigned if self.raw.is_raw(tp.topic))
+        self.pause_partitions(raw)
+        for tp in raw:
+            self._expected.pop(tp, None)
+        others = assigned - raw
+        sought = dict(await super().seek_to_committed()) if others else {}
+        self.raw.assigned(raw)
+        return {tp: offset for tp, offset in sought.items() if tp in others}
+
+    async def place(self, tp: TP, next_offset: int) -> None:
+        """Fetch a raw partition from ``next_offset`` on."""
+        await self._thread.call_thread(self._seek_now, tp, next_offset)
+        self._expected[tp] = next_offset
+        self.resume_partitions({tp})
+
+    async def _seek_now(self, tp: TP, offset: int) -> None:
+        self._thread.seek(tp, offset)
+
+    def stand_still(self, tp: TP) -> None:
+        """Fetch no more of a partition."""
+        self.pause_partitions({tp})
+
+    def resume_reading(self, tp: TP) -> None:
+        """Go on after ``stand_still``, where it stood."""
+        if tp in self._expected:
+            self.resume_partitions({tp})
+
+    async def committed(self, tp: TP) -> int | None:
+        """The offset that the group committed, if any. Raises ``KafkaError``."""
+        return await self._thread.committed(tp)
+
+    def stored(self, tp: TP, next_offset: int) -> None:
+        """The ledger has everything below ``next_offset``."""
+        if tp in self._expected:
+            self._watermark[tp] = next_offset
+
+    # --- revoking ---
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        self._abandon(frozenset(revoked) | self.assignment())
+        await super().on_partitions_revoked(revoked)
+
+    async def wait_empty(self) -> None:
+        """Nothing raw is waited for: what is in flight is read again by the next owner."""
+        self._abandon(frozenset(self._expected))
+        await super().wait_empty()
+
+    def _abandon(self, partitions: frozenset[TP]) -> None:
+        raw = frozenset(tp for tp in partitions if self.raw.is_raw(tp.topic))
+        self.raw.revoked(raw)
+        for tp in raw:
+            self._expected.pop(tp, None)
+        self._unacked_messages -= {
+            message for message in self._unacked_messages if message.tp in raw
+        }
+
+    # --- committing ---
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        yield from super()._filter_tps_with_pending_acks(topics)
+        yield from (tp for tp in self._watermark if topics is None or tp.topic in topics)
+
+    def _filter_committable_offsets(self, tps: Iterable[TP]) -> dict[TP, int]:
+        raw = {tp for tp in tps if tp in self._watermark}
+        offsets = super()._filter_committable_offsets([tp for tp in tps if tp not in raw])
+        for tp in raw:
+            offset = self._watermark.pop(tp)
+            if self._committed_offset[tp] != offset:
+                offsets[tp] = offset
+        return offsets
+
+    # --- fetching ---
+
+    async def _drain_messages(self, fetcher: ServiceT) -> None:
+        """Faust's background task: fetch, hand over, again; it ends when the worker stops."""
+        while not (self.should_stop or fetcher.should_stop):
+            await self.sleep(0)
+            await self.raw.room()
+            generation = self.app.consumer_generation_id
+            fetched = await self._fetch()
+            # After a revoke all positions are sought again: what was fetched before is void.
+            stale = not self.flow_active or generation != self.app.consumer_generation_id
+            if self.should_stop or stale:
+                continue
+            for tp, records in fetched.items():
+                if self.raw.is_raw(tp.topic):
+                    await self._hand_over(tp, records)
+                else:
+                    await self._deliver_singly(tp, records)
+
+    async def _fetch(self) -> Mapping[TP, list[Any]]:
+        try:
+            records, _active = await self._wait_next_records(_FETCH_TIMEOUT_S)
+        except PartitionHalted as halted:
+            self._halt(TP(*halted.partition), str(halted))
+        except OffsetOutOfRangeError as error:
+            for partition, offset in dict(error.args[0]).items():
+                self._halt(
+                    TP(*partition),
+                    f"offset {offset} is not in the topic any more: records were deleted before they"
+                    " were read, or the topic was replaced; `audit-trail open-epoch` begins a new log",
+                )
+        except KafkaError as error:
+            log_event(log, "fetch_failed", level=logging.WARNING, error=error)
+            await self.sleep(_AFTER_ERROR_S)
+        except self.consumer_stopped_errors:
+            if not self.app.should_stop:
+                raise
+        else:
+            return cast("Mapping[TP, list[Any]]", records or {})
+        await self._rewind()
+        return {}
+
+    async def _rewind(self) -> None:
+        """Fetch again from where handing over stands: when one partition's records cannot be read,
+        aiokafka drops those of others that it had already taken out, and moves past them.
+        """
+        for tp, expected in dict(self._expected).items():
+            await self._thread.call_thread(self._seek_now, tp, expected)
+
+    def _halt(self, tp: TP, why: str) -> None:
+        self.stand_still(tp)
+        self.raw.halted(tp, why)
+
+    async def _hand_over(self, tp: TP, records: list[Record]) -> None:
+        """One message for all records of a partition's fetch."""
+        expected = self._expected.get(tp)
+        if expected is None:  # revoked or stopped since
+            return
+        if records and records[0].offset < expected:
+            records = [record for record in records if record.offset >= expected]
+        if not records:
+            return
+        if records[0].offset > expected and self._gap_seen.get(tp) != expected:
+            # Transaction markers leave gaps; a client's bug would too: read the place once more.
+            self._gap_seen[tp] = expected
+            await self._thread.call_thread(self._seek_now, tp, expected)
+            return
+        size = sum(len(record.value or b"") + len(record.key or b"") for record in records)
+        end = records[-1].offset + 1
+        batch = RecordBatch(tp.topic, tp.partition, expected, end, records, size)
+        self._expected[tp] = end
+        message: Any = self._to_message(tp, records[0])
+        message.value = batch
+        message.key = None
+        await self._callback_unless_suspended(message)
+
+    async def _deliver_singly(self, tp: TP, records: list[Any]) -> None:
+        """Changelog and other topics: a message per record, as Faust has it."""
+        for record in records:
+            if not self.flow_active:
+                return
+            read = self._read_offset[tp]
+            if read is None or record.offset >= read:
+                await self._callback_unless_suspended(self._to_message(tp, record))
+                self._read_offset[tp] = record.offset
+
+    async def _callback_unless_suspended(self, message: Any) -> None:
+        callback: ConsumerCallback = self.callback
+        await self.wait_first(callback(message), self.suspend_flow.wait())
+
+
+class BatchTransport(driver.Transport):
+    """Faust's aiokafka transport with this consumer."""
+
+    Consumer = BatchConsumer
+
+
+async def settle(task: asyncio.Task[Any]) -> None:
+    """Cancel a task and wait until it has ended."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,1 @@
+"""The local stack: the real servers of the audit trail, without Docker."""

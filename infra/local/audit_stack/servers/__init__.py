@@ -1,0 +1,1 @@
+"""One module per server: its files, its command, and how it shows that it is ready."""

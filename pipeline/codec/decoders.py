@@ -1,0 +1,105 @@
+"""Decoders by schema id: the registry's schemas, compiled once, refused once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+
+from pipeline.codec.compiler import Decode, compile_decoder
+from pipeline.codec.limits import Limits
+from pipeline.codec.policy import SealingPolicy
+from pipeline.codec.registry import SchemaRegistry
+from pipeline.codec.types import parse
+from pipeline.domain.errors import InvalidRecord, Reason
+from pipeline.domain.logs import family_of, subject_of
+
+# What the pipeline itself reads of every event: path → the kinds of type that it may have.
+REQUIRED = {
+    "event_id": {"string"},
+    "occurred_at": {"long"},
+    "tenant": {"string"},
+    "action": {"string"},
+    "outcome": {"enum", "string"},
+    "severity": {"enum", "string"},
+    "imported": {"boolean"},
+    "actor.type": {"enum", "string"},
+    "actor.tenant": {"string"},
+    "actor.id_type": {"string", "enum"},
+}
+_CACHE_MAX = 1_000
+
+
+class Decoders:
+    """The decoder for a (topic, schema id), asked of the registry when it is new."""
+
+    def __init__(
+        self,
+        registry: SchemaRegistry,
+        policies: Mapping[str, SealingPolicy],
+        limits: Limits,
+        *,
+        on_compiled: Callable[[str, int], None] = lambda _topic, _id: None,
+    ) -> None:
+        self._registry = registry
+        self._policies = policies
+        self._limits = limits
+        self._on_compiled = on_compiled
+        self._by_topic: dict[str, dict[int, Decode]] = {}
+        self._refused: dict[tuple[str, int], InvalidRecord] = {}
+
+    def ready(self, topic: str) -> Mapping[int, Decode]:
+        """The decoders that a topic has already, by schema id."""
+        return self._by_topic.setdefault(topic, {})
+
+    async def decoder(self, topic: str, schema_id: int) -> Decode:
+        """The decoder of a schema id on a topic.
+
+        Raises:
+            InvalidRecord: The id is unknown, of another subject, or its schema cannot be used.
+            Unavailable: The registry does not answer; ask again later.
+        """
+        refused = self._refused.get((topic, schema_id))
+        if refused is not None:
+            raise InvalidRecord(refused.reason, refused.detail)
+        registered = await self._registry.by_id(schema_id, subject_of(topic))
+        try:
+            decode = self._compile(topic, registered.text)
+        except InvalidRecord as refusal:
+            if len(self._refused) >= _CACHE_MAX:
+                self._refused.clear()
+            self._refused[topic, schema_id] = refusal
+            raise
+        ready = self._by_topic.setdefault(topic, {})
+        if len(ready) >= _CACHE_MAX:
+            ready.clear()
+        ready[schema_id] = decode
+        self._on_compiled(topic, schema_id)
+        return decode
+
+    def _compile(self, topic: str, text: str) -> Decode:
+        if len(text) > self._limits.schema_bytes:
+            raise InvalidRecord(Reason.SCHEMA_UNUSABLE, "the schema's text is too long")
+        try:
+            schema = json.loads(text)
+            check_required(schema, self._limits)
+            return compile_decoder(schema, self._policies[family_of(topic)], self._limits)
+        except (ValueError, RecursionError, SyntaxError, MemoryError) as error:
+            raise InvalidRecord(Reason.SCHEMA_UNUSABLE, type(error).__name__) from None
+
+
+def check_required(schema: object, limits: Limits) -> None:
+    """Whether events of a schema have what the pipeline reads of each.
+
+    Raises:
+        InvalidRecord: ``schema_unusable``, naming the first path that is missing.
+    """
+    root = parse(schema, limits)
+    for path, kinds in REQUIRED.items():
+        node = root
+        for name in path.split("."):
+            children = {field: child for field, child, _declared in node.fields}
+            if name not in children:
+                raise InvalidRecord(Reason.SCHEMA_UNUSABLE, f"no field {path}")
+            node = children[name]
+        if node.kind not in kinds:
+            raise InvalidRecord(Reason.SCHEMA_UNUSABLE, f"{path} is a {node.kind}")

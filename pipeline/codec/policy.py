@@ -1,0 +1,40 @@
+"""Who owns each value of an event: sealed by default, clear only where this repository says so.
+
+A leaf is clear only if a schema *reviewed here* marks its path ``"pii": "none"`` with the same
+kind of type. A producer's own marks can seal (to another owner), never open; a path that nobody
+marked belongs to the actor. So a careless ``email`` field of a new version is never clear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+NONE = "none"
+ACTOR = "actor"
+TARGET = "target"
+SUBJECT = "subject"
+UNATTRIBUTED = "unattributed"
+OWNERS = (ACTOR, TARGET, SUBJECT, UNATTRIBUTED)
+
+
+@dataclass(frozen=True, slots=True)
+class SealingPolicy:
+    """Marks of one family's reviewed schema: path pattern (``targets.*.id``) → (kind, mark).
+
+    ``kind`` is ``scalar``, ``array`` (of anything but records) or ``map``.
+    """
+
+    marks: Mapping[str, tuple[str, str]]
+
+    @classmethod
+    def of(cls, leaves: Iterable[tuple[str, str, str]]) -> SealingPolicy:
+        """From (pattern, kind, mark) triples."""
+        return cls({pattern: (kind, mark) for pattern, kind, mark in leaves})
+
+    def mark(self, pattern: str, kind: str, declared: object) -> str:
+        """The owner of a leaf of a writer's schema, or ``none``; ``declared`` is its own mark."""
+        reviewed = self.marks.get(pattern)
+        if reviewed is not None and reviewed[0] == kind:
+            return reviewed[1]
+        return declared if isinstance(declared, str) and declared in OWNERS else ACTOR

@@ -1,0 +1,134 @@
+"""The schema registry, read only: cached, one request at a time per id, asynchronous.
+
+A registry that is down is back pressure (``Unavailable``), never a dead letter; an id that the
+registry does not know is remembered for ``unknown_for_s`` only, since it may be registered later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import orjson
+
+from pipeline.domain.errors import InvalidRecord, Reason, Unavailable
+
+_UNKNOWN = (400, 404, 422)  # what registries answer for an id that they cannot have
+_SERVER_ERROR = 500
+_TOO_MANY = 429
+_LARGEST_ID = 2**31 - 1  # ids are Java ints
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredSchema:
+    """A schema and the subjects under which the registry has it."""
+
+    schema_id: int
+    text: str
+    subjects: frozenset[str]
+
+
+class SchemaRegistry:
+    """Schemas by id over the Confluent REST API.
+
+    The base URL is fixed; ids are the only thing of a record that reaches a request.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        username: str = "",
+        password: str = "",
+        timeout_s: float = 10.0,
+        unknown_for_s: float = 10.0,
+        unknown_max: int = 1_000,
+        now: Callable[[], float] | None = None,
+    ) -> None:
+        self._url = url.rstrip("/")
+        self._auth = aiohttp.BasicAuth(username, password) if username else None
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._unknown_for_s = unknown_for_s
+        self._unknown_max = unknown_max
+        self._now = now
+        self._known: dict[int, RegisteredSchema] = {}
+        self._unknown: dict[int, float] = {}
+        self._asked: dict[int, asyncio.Task[RegisteredSchema | None]] = {}
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Make the connection pool; asks nothing yet."""
+        self._session = aiohttp.ClientSession(auth=self._auth, timeout=self._timeout)
+
+    async def close(self) -> None:
+        """Cancel what is asked and close the pool."""
+        for task in self._asked.values():
+            task.cancel()
+        if self._session is not None:
+            await self._session.close()
+
+    def cached(self, schema_id: int) -> RegisteredSchema | None:
+        """What is known without asking."""
+        return self._known.get(schema_id)
+
+    async def by_id(self, schema_id: int, subject: str) -> RegisteredSchema:
+        """The schema of an id, which must be registered under ``subject``.
+
+        Raises:
+            InvalidRecord: The registry does not know the id, or only under other subjects.
+            Unavailable: The registry does not answer; ask again later.
+        """
+        found = self._known.get(schema_id)
+        if found is None or subject not in found.subjects:
+            # Known under other subjects only: it may have been registered under this one since.
+            found = await self._ask_once(schema_id)
+        if found is None:
+            raise InvalidRecord(Reason.UNKNOWN_SCHEMA, f"schema id {schema_id}")
+        if subject not in found.subjects:
+            raise InvalidRecord(Reason.SCHEMA_OF_OTHER_SUBJECT, f"schema id {schema_id}")
+        return found
+
+    async def _ask_once(self, schema_id: int) -> RegisteredSchema | None:
+        now = asyncio.get_running_loop().time() if self._now is None else self._now()
+        if self._unknown.get(schema_id, -1.0) > now:
+            return self._known.get(schema_id)
+        task = self._asked.get(schema_id)
+        if task is None:
+            task = asyncio.create_task(self._fetch(schema_id))
+            self._asked[schema_id] = task
+            task.add_done_callback(lambda _: self._asked.pop(schema_id, None))
+        found = await asyncio.shield(task)
+        if len(self._unknown) >= self._unknown_max:
+            self._unknown.clear()
+        self._unknown[schema_id] = now + self._unknown_for_s
+        if found is not None:
+            self._known[schema_id] = found
+        return found
+
+    async def _fetch(self, schema_id: int) -> RegisteredSchema | None:
+        if schema_id > _LARGEST_ID:
+            return None
+        schema = await self._get(f"/schemas/ids/{schema_id}")
+        if schema is None or schema.get("schemaType", "AVRO") != "AVRO":
+            return None
+        versions = await self._get(f"/schemas/ids/{schema_id}/versions")
+        subjects = frozenset(version["subject"] for version in versions or ())
+        return RegisteredSchema(schema_id, schema["schema"], subjects)
+
+    async def _get(self, path: str) -> Any:
+        if self._session is None:
+            raise Unavailable("registry", "not open")
+        try:
+            async with self._session.get(self._url + path) as response:
+                body = await response.read()
+                if response.status in _UNKNOWN:
+                    return None
+                if response.status >= _SERVER_ERROR or response.status == _TOO_MANY:
+                    raise Unavailable("registry", f"status {response.status}")
+                response.raise_for_status()
+                return orjson.loads(body)
+        except (aiohttp.ClientError, TimeoutError, OSError, orjson.JSONDecodeError) as error:
+            raise Unavailable("registry", type(error).__name__) from error

@@ -1,0 +1,251 @@
+"""Comparing the stores: the sets of event ids in ledger, index and archive, and what was published.
+
+The reference is what was published, where that is known, else the leaves. Every archived object is
+verified as it is read. Ids are held as 16 bytes each: a million of them in five sets take about
+500 MB.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from pipeline.domain.errors import ChainBroken
+from pipeline.domain.logs import LogName
+from pipeline.entrypoints.cli.database import connected
+from pipeline.entrypoints.cli.dead_letters import Selection, read_letters, select
+from pipeline.entrypoints.cli.output import Row
+from pipeline.entrypoints.cli.published import Published, read_published
+from pipeline.entrypoints.cli.stores import object_store, searching
+from sinks.archive_reader import ArchiveReader
+
+if TYPE_CHECKING:
+    from pipeline.codec.dead_letter_format import LetterId
+    from pipeline.settings import Settings
+
+LISTED_MAX: Final = 20
+_PAGE: Final = 10_000
+_KEEP_ALIVE: Final = "2m"
+
+SELECT_LEAVES: Final = "SELECT event_id FROM leaves"
+SELECT_ROWS: Final = "SELECT event_id FROM audit_logs"
+SELECT_LOGS: Final = "SELECT log_id, name FROM log_heads ORDER BY name"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreIds:
+    """The ids of one store, and how many stand in it more than once."""
+
+    store: str
+    ids: frozenset[bytes]
+    twice: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreDifference:
+    """One store beside the reference: what it lacks and what it has beyond it."""
+
+    store: str
+    events: int
+    twice: int
+    missing: frozenset[bytes]
+    beyond: frozenset[bytes]
+
+    @property
+    def equal(self) -> bool:
+        """The same set, each once."""
+        return not (self.missing or self.beyond or self.twice)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The outcome. ``reasons`` counts the dead letters that were published, by reason."""
+
+    stores: tuple[StoreDifference, ...]
+    leaves: frozenset[bytes]
+    dead: dict[LetterId, str] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def equal(self) -> bool:
+        """Every store has the same set."""
+        return all(store.equal for store in self.stores)
+
+    def rows(self) -> list[Row]:
+        """For output."""
+        return [
+            {
+                "store": store.store,
+                "events": store.events,
+                "twice": store.twice,
+                "missing": len(store.missing),
+                "beyond": len(store.beyond),
+                "state": "equal" if store.equal else "differs",
+            }
+            for store in self.stores
+        ]
+
+    def difference_rows(self) -> list[Row]:
+        """For output: the first few ids of each difference."""
+        return [
+            {"store": store.store, "difference": name, "event_id": str(UUID(bytes=event_id))}
+            for store in self.stores
+            for name, ids in (("missing", store.missing), ("beyond", store.beyond))
+            for event_id in sorted(ids)[:LISTED_MAX]
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For output."""
+        return {
+            "equal": self.equal,
+            "stores": self.rows(),
+            "differences": self.difference_rows(),
+            "dead_letters": self.reasons,
+        }
+
+
+def compare_stores(
+    settings: Settings, ids_file: Path | None = None, *, before: frozenset[bytes] = frozenset()
+) -> Comparison:
+    """Read all stores and compare. Meant for when everything has drained.
+
+    With ``ids_file`` the trail must hold ``before`` and what was published, less dead letters.
+
+    Raises:
+        Unavailable: A store does not answer.
+        ChainBroken: An archived object is not what was hashed.
+
+    """
+    published = list(read_published(ids_file)) if ids_file is not None else None
+    leaves = ledger_ids(settings, "leaves", SELECT_LEAVES)
+    stores = [
+        leaves,
+        ledger_ids(settings, "ledger", SELECT_ROWS),
+        index_ids(settings),
+        archive_ids(settings),
+    ]
+    dead: dict[LetterId, str] = {}
+    reference = leaves.ids
+    if published is not None:
+        dead = dead_positions(settings)
+        reference = expected_ids(published, dead) | before
+        stores.insert(0, StoreIds("published", reference, 0))
+    differences = [_difference(store, reference) for store in stores]
+    reasons: dict[str, int] = {}
+    for _, position in published or ():
+        if position in dead:
+            reasons[dead[position]] = reasons.get(dead[position], 0) + 1
+    return Comparison(tuple(differences), leaves.ids, dead, reasons)
+
+
+def expected_ids(published: Collection[Published], dead: Collection[LetterId]) -> frozenset[bytes]:
+    """Ids that the trail must hold: published at a position that is no dead letter."""
+    return frozenset(event_id.bytes for event_id, position in published if position not in dead)
+
+
+def dead_positions(settings: Settings) -> dict[LetterId, str]:
+    """Every dead letter's source position and reason."""
+    letters = select(read_letters(settings), Selection())
+    return {letter.label.id: letter.label.reason for letter in letters}
+
+
+def ledger_ids(settings: Settings, store: str, query: str) -> StoreIds:
+    """The ids that one of the ledger's tables holds."""
+    with connected(settings) as connection, connection.cursor(store) as cursor:
+        cursor.itersize = _PAGE
+        # An export of a large trail takes longer than a call may.
+        connection.execute("SET LOCAL statement_timeout = 0")
+        cursor.execute(query)
+        return _collect(store, (row["event_id"].bytes for row in cursor))
+
+
+def index_ids(settings: Settings) -> StoreIds:
+    """The ids of all documents, from one point in time after a refresh."""
+    with searching(settings) as client:
+        pattern = f"{settings.index_prefix}-*"
+        client.indices.refresh(index=pattern)
+        point = client.open_point_in_time(index=pattern, keep_alive=_KEEP_ALIVE)["id"]
+
+        def ids() -> Iterator[bytes]:
+            after: list[Any] | None = None
+            while True:
+                page = client.search(
+                    pit={"id": point, "keep_alive": _KEEP_ALIVE},
+                    size=_PAGE,
+                    sort=[{"_shard_doc": "asc"}],
+                    search_after=after,
+                    source=False,
+                    track_total_hits=False,
+                )
+                hits = page["hits"]["hits"]
+                if not hits:
+                    return
+                after = hits[-1]["sort"]
+                for hit in hits:
+                    yield UUID(hit["_id"]).bytes
+
+        try:
+            return _collect("index", ids())
+        finally:
+            client.close_point_in_time(id=point)
+
+
+def archive_ids(settings: Settings) -> StoreIds:
+    """The ids of all archived leaves; each object is verified, and that ranges abut.
+
+    Raises:
+        ChainBroken: An object is not what was hashed, or leaves are missing between two objects.
+
+    """
+    with connected(settings) as connection:
+        logs = connection.execute(SELECT_LOGS).fetchall()
+    return _collect("archive", asyncio.run(_archived(settings, logs)))
+
+
+async def _archived(settings: Settings, logs: list[dict[str, Any]]) -> list[bytes]:
+    ids: list[bytes] = []
+    async with object_store(settings) as store:
+        reader = ArchiveReader(
+            store,
+            archive_bucket=settings.s3_archive_bucket,
+            vault_bucket=settings.s3_vault_bucket,
+        )
+        for log in logs:
+            ids += await _archived_of(reader, LogName.parse(log["name"]), log["log_id"])
+    return ids
+
+
+async def _archived_of(reader: ArchiveReader, name: LogName, log_id: int) -> list[bytes]:
+    ids: list[bytes] = []
+    next_leaf = 0
+    async for found in reader.ranges(name):
+        leaves = await reader.read(found, log_id)
+        if leaves.first_leaf != next_leaf:
+            detail = f"the archive has leaf {leaves.first_leaf} after {next_leaf - 1}"
+            raise ChainBroken(str(name), detail)
+        next_leaf = leaves.next_leaf
+        ids += [event.event_id for event in leaves.events]
+    return ids
+
+
+def _collect(store: str, ids: Collection[bytes] | Iterator[bytes]) -> StoreIds:
+    count = 0
+    distinct: set[bytes] = set()
+    for event_id in ids:
+        count += 1
+        distinct.add(event_id)
+    return StoreIds(store, frozenset(distinct), count - len(distinct))
+
+
+def _difference(store: StoreIds, reference: frozenset[bytes]) -> StoreDifference:
+    return StoreDifference(
+        store.store,
+        len(store.ids),
+        store.twice,
+        missing=reference - store.ids,
+        beyond=store.ids - reference,
+    )

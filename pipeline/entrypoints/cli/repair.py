@@ -1,0 +1,155 @@
+"""After a disaster: a new epoch for a replaced topic, and a restore after a database rollback.
+
+Both are a person's decision. Both may be repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from pipeline.domain.errors import ConfigurationError
+from pipeline.domain.escrow import decode_entries
+from pipeline.domain.logs import KEY_JOURNAL_TOPIC, LogName
+from pipeline.domain.records import LogHead
+from pipeline.entrypoints.cli.kafka import (
+    admin_client,
+    kafka_errors,
+    read_topic,
+    reader,
+    watermarks,
+)
+from pipeline.entrypoints.cli.output import Row, say
+from pipeline.entrypoints.cli.pauses import require_raw
+from pipeline.entrypoints.cli.stores import call_keys, call_operations, object_store
+from sinks.archive_reader import ArchiveReader
+from sinks.ledger import PostgresLedger
+from sinks.restore import restore_keys, restore_log
+from sinks.vault import Vault
+
+if TYPE_CHECKING:
+    from pipeline.settings import Settings
+    from sinks.subject_store import SubjectStore
+
+
+def topic_identity(settings: Settings, topic: str) -> tuple[str, str]:
+    """Cluster id and topic id, as the log's head remembers them.
+
+    Raises:
+        ConfigurationError: There is no such topic.
+        Unavailable: The brokers do not answer.
+
+    """
+    from confluent_kafka import TopicCollection
+
+    admin = admin_client(settings)
+    timeout_s = settings.request_timeout_s
+    with kafka_errors(f"topic {topic}"):
+        cluster = admin.describe_cluster(request_timeout=timeout_s).result()
+        found: Any = admin.describe_topics(TopicCollection([topic]), request_timeout=timeout_s)
+        return str(cluster.cluster_id), str(found[topic].result().topic_id)
+
+
+def open_epoch(settings: Settings, topic: str, partition: int) -> LogHead:
+    """The head of a new log for a topic-partition whose topic was replaced, or lost records that
+    the ledger was still to read; at the topic's first offset. Durable on return; where topic and
+    ledger agree, nothing changes.
+
+    Raises:
+        ConfigurationError: No such topic.
+        Unavailable: A server does not answer.
+
+    """
+    require_raw(topic)
+    cluster_id, topic_id = topic_identity(settings, topic)
+    consumer = reader(settings)
+    try:
+        marks = watermarks(consumer, topic, timeout_s=settings.request_timeout_s)
+    finally:
+        consumer.close()
+    if partition not in marks:
+        raise ConfigurationError(f"{topic} has no partition {partition}")
+    first_offset, end_offset = marks[partition]
+
+    async def open_it() -> LogHead:
+        ledger = _ledger(settings)
+        await ledger.open()
+        try:
+            return await ledger.open_epoch(
+                topic,
+                partition,
+                cluster_id=cluster_id,
+                topic_id=topic_id,
+                first_offset=first_offset,
+                end_offset=end_offset,
+            )
+        finally:
+            await ledger.close()
+
+    return asyncio.run(open_it())
+
+
+def restore(settings: Settings, log: str) -> list[Row]:
+    """Keys from vault and journal, then leaves from the archive; a row per log.
+
+    Workers must be stopped. On return every log is at least where the archive is.
+
+    Raises:
+        ChainBroken: Archive and ledger contradict each other.
+        Unavailable: A server does not answer; run it again.
+
+    """
+    heads = call_operations(settings, lambda operations: operations.heads())
+    wanted = [head for head in heads if not log or str(head.name) == log]
+    if not wanted:
+        raise ConfigurationError(f"no such log: {log or '(there is none)'}")
+    rows: list[Row] = []
+
+    async def restore_all(store: SubjectStore) -> None:
+        ledger = _ledger(settings)
+        await ledger.open()
+        try:
+            async with object_store(settings) as objects:
+                vault = Vault(objects, settings.s3_vault_bucket)
+                say(f"keys from the vault: {await restore_keys(vault, store)}")
+                say(f"keys from the journal: {await _restore_journal(settings, store)}")
+                reader = ArchiveReader(
+                    objects,
+                    archive_bucket=settings.s3_archive_bucket,
+                    vault_bucket=settings.s3_vault_bucket,
+                )
+                for head in wanted:
+                    now = await ledger.head(head.log_id)
+                    after = await restore_log(ledger, reader, now)
+                    rows.append(_row(head.name, now, after))
+        finally:
+            await ledger.close()
+
+    call_keys(settings, restore_all)
+    return rows
+
+
+async def _restore_journal(settings: Settings, store: SubjectStore) -> int:
+    restored = 0
+    for message in read_topic(settings, KEY_JOURNAL_TOPIC):
+        try:
+            entries = decode_entries(message.value() or b"")
+        except ValueError as error:
+            place = f"{KEY_JOURNAL_TOPIC}:{message.partition()}:{message.offset()}"
+            raise ConfigurationError(f"{place}: {error}") from error
+        restored += await store.restore(entries)
+    return restored
+
+
+def _ledger(settings: Settings) -> PostgresLedger:
+    url = settings.database_url.get_secret_value()
+    return PostgresLedger(url, timeout_s=settings.request_timeout_s)
+
+
+def _row(name: LogName, before: LogHead, after: LogHead) -> Row:
+    return {
+        "log": str(name),
+        "leaves_before": before.size,
+        "leaves": after.size,
+        "next_offset": after.next_offset,
+    }

@@ -1,0 +1,102 @@
+"""The stores as the command line needs them: a client each, for one call, failures in our words."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pipeline.domain.errors import ConfigurationError, Unavailable
+
+if TYPE_CHECKING:
+    from elasticsearch import Elasticsearch
+
+    from pipeline.settings import Settings
+    from sinks.operations import Operations
+    from sinks.s3 import S3
+    from sinks.subject_store import SubjectStore
+
+Answer = TypeVar("Answer")
+
+_REFUSALS = (400, 401, 403, 404, 405)
+
+
+@contextmanager
+def searching(settings: Settings) -> Iterator[Elasticsearch]:
+    """A client of the index.
+
+    Raises:
+        Unavailable: It does not answer.
+        ConfigurationError: It refuses.
+
+    """
+    from elasticsearch import ApiError, Elasticsearch, TransportError
+
+    options: dict[str, Any] = {"request_timeout": settings.request_timeout_s, "max_retries": 0}
+    if settings.elasticsearch_username:
+        password = settings.elasticsearch_password.get_secret_value()
+        options["basic_auth"] = (settings.elasticsearch_username, password)
+    if settings.elasticsearch_ca_file is not None:
+        options["ca_certs"] = str(settings.elasticsearch_ca_file)
+    client = Elasticsearch(settings.elasticsearch_url, **options)
+    try:
+        yield client
+    except ApiError as error:
+        # Of the answer only its kind: the body of an error quotes the request.
+        kind = f"status {error.status_code} {error.message}"
+        if error.status_code in _REFUSALS:
+            raise ConfigurationError(f"elasticsearch refuses: {kind}") from error
+        raise Unavailable("elasticsearch", kind) from error
+    except TransportError as error:
+        raise Unavailable("elasticsearch", type(error).__name__) from error
+    finally:
+        client.close()
+
+
+@asynccontextmanager
+async def object_store(settings: Settings) -> AsyncIterator[S3]:
+    """The buckets' client; its calls raise our errors already."""
+    from sinks import s3
+
+    store = s3.connect(
+        endpoint_url=settings.s3_endpoint_url,
+        region=settings.s3_region,
+        access_key_id=settings.s3_access_key_id,
+        secret_access_key=settings.s3_secret_access_key.get_secret_value(),
+        timeout_s=settings.request_timeout_s,
+    )
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def call_keys(settings: Settings, ask: Callable[[SubjectStore], Awaitable[Answer]]) -> Answer:
+    """One coroutine on the ledger's keys and tenants, over a connection of its own."""
+    from sinks.subject_store import SubjectStore
+
+    async def call() -> Answer:
+        url = settings.database_url.get_secret_value()
+        store = SubjectStore(url, timeout_s=settings.request_timeout_s)
+        try:
+            return await ask(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(call())
+
+
+def call_operations(settings: Settings, ask: Callable[[Operations], Awaitable[Answer]]) -> Answer:
+    """One coroutine on the operators' tables, over a connection of its own."""
+    from sinks.operations import Operations
+
+    async def call() -> Answer:
+        url = settings.database_url.get_secret_value()
+        operations = Operations(url, timeout_s=settings.request_timeout_s)
+        try:
+            return await ask(operations)
+        finally:
+            await operations.close()
+
+    return asyncio.run(call())

@@ -1,0 +1,247 @@
+"""The worker: every part made, connected and watched. The only place that knows them all.
+
+It ends with 0 when told to (SIGTERM, or drained), with 1 when a part failed in a way that a restart
+may cure: its supervisor starts it again and the ledger says where to go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import logging
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import uvloop
+from prometheus_client import CollectorRegistry
+
+import agents.fetching
+import agents.inflate
+from agents import ingest
+from agents.app import AuditApp, make_app
+from agents.identity import TopicIdentity
+from agents.positions import Positions, Waits
+from agents.transport import settle
+from pipeline.domain.errors import AuditTrailError, ConfigurationError, Unavailable
+from pipeline.entrypoints.health import HealthServer
+from pipeline.entrypoints.parts import Parts, open_parts
+from pipeline.entrypoints.worker_state import worker_state
+from pipeline.logging import configure_logging, log_event
+from pipeline.metrics import Metrics
+from pipeline.settings import Settings
+from sinks.delivery import Delivery, DeliveryLimits
+
+log = logging.getLogger(__name__)
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+_DRAIN_LOOK_S = 0.2
+_M_ARENA_MAX = -8
+_GC_FRESH_OBJECTS = 20_000
+_DRAIN_ARCHIVE_AGE_S = 0.5
+
+
+def run_worker(settings: Settings) -> int:
+    """Run one worker until it is told to end; the process's exit status."""
+    configure_logging(settings.log_level)
+    if settings.drain:  # nothing more will come that an archive object could wait for
+        age_s = min(settings.archive_max_age_s, _DRAIN_ARCHIVE_AGE_S)
+        settings = settings.model_copy(update={"archive_max_age_s": age_s})
+    # Events are trees without cycles: reference counts free them. The collector only walks through
+    # what is in flight, a quarter of the worker's CPU with the default thresholds [measured].
+    gc.set_threshold(_GC_FRESH_OBJECTS, 10, 10)
+    _use_few_arenas()
+    agents.inflate.install(settings.inflate_max_bytes)
+    agents.fetching.install()
+    try:
+        return uvloop.run(_run(settings))
+    except ConfigurationError:
+        raise
+    except AuditTrailError as error:
+        log_event(log, "worker_failed", level=logging.ERROR, error=error)
+        return EXIT_FAILED
+
+
+def _use_few_arenas() -> None:
+    """Let threads share the allocator's pools: one each keeps what a burst has left behind.
+
+    Source: mallopt(3), M_ARENA_MAX. Elsewhere than on glibc nothing happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 2)
+
+
+class _Ending:
+    """The first reason to end, from whichever part it comes."""
+
+    def __init__(self) -> None:
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def now(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    def because(self, error: BaseException) -> None:
+        if not self._ended.done():
+            self._ended.set_exception(error)
+
+    async def wait(self) -> None:
+        await self._ended
+
+    def watch(self, task: asyncio.Task[Any]) -> None:
+        """A part that must run for ever ends the worker when it does not."""
+
+        def ended(done: asyncio.Task[Any]) -> None:
+            if not done.cancelled():
+                self.because(done.exception() or RuntimeError(f"{done.get_name()} ended"))
+
+        task.add_done_callback(ended)
+
+
+async def _run(settings: Settings) -> int:
+    ending = _Ending()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ending.now)
+    metrics = Metrics(CollectorRegistry())
+    async with AsyncExitStack() as stack:
+        try:
+            parts = await stack.enter_async_context(open_parts(settings, metrics))
+            positions, delivery = _connect(settings, parts, metrics, ending)
+            app = await stack.enter_async_context(
+                _running_app(settings, positions, ending, delivery)
+            )
+            await _serve(settings, stack, metrics, positions, delivery, parts, app)
+            tasks: list[tuple[str, Callable[[], Coroutine[Any, Any, Any]]]] = [
+                ("prepare", delivery.run_prepare),
+                ("write", delivery.run_write),
+                ("watch", positions.watch),
+                ("tenants", parts.refresh_tenants),
+                *parts.following(),
+            ]
+            for name, run in tasks:
+                task = asyncio.create_task(run(), name=name)
+                stack.push_async_callback(settle, task)
+                ending.watch(task)
+            if settings.drain:
+                drained = asyncio.create_task(_until_drained(positions, delivery, parts, ending))
+                stack.push_async_callback(settle, drained)
+            await ending.wait()
+        except Exception as error:
+            log_event(log, "worker_crashed", level=logging.ERROR, error=error)
+            if isinstance(error, ConfigurationError):
+                raise
+            return EXIT_FAILED
+        log_event(log, "worker_ends")
+    return EXIT_OK
+
+
+def _connect(
+    settings: Settings, parts: Parts, metrics: Metrics, ending: _Ending
+) -> tuple[Positions, Delivery]:
+    positions = Positions(
+        parts.ledger,
+        parts.followers,
+        parts.pauses,
+        identify=TopicIdentity(settings),
+        recovery=parts.recovery,
+        waits=Waits(settings.retry_first_s, settings.retry_max_s, settings.outage_limit_s),
+        metrics=metrics,
+        crash=ending.because,
+    )
+    delivery = Delivery(
+        parts.ledger,
+        parts.preparer,
+        parts.producer.dead_letters,
+        parts.followers,
+        positions,
+        DeliveryLimits(
+            batch_events=settings.batch_max_events,
+            queue_bytes=settings.intake_max_bytes,
+            retry_first_s=settings.retry_first_s,
+            retry_max_s=settings.retry_max_s,
+            outage_limit_s=settings.outage_limit_s,
+            dead_letter_ratio=settings.dead_letter_ratio,
+            dead_letter_window=settings.dead_letter_window,
+        ),
+        metrics,
+    )
+    positions.delivery = delivery
+    return positions, delivery
+
+
+@asynccontextmanager
+async def _running_app(
+    settings: Settings, positions: Positions, ending: _Ending, delivery: Delivery
+) -> AsyncIterator[AuditApp]:
+    """The Faust app, started; a broker that is not there yet is waited for."""
+    with tempfile.TemporaryDirectory(prefix="audit-trail-") as datadir:
+        while True:
+            app = make_app(settings, positions, datadir=datadir)
+            ingest.register(app, delivery)
+            positions.consumer = app.batch_consumer
+            try:
+                await app.start()
+                break
+            except OSError as error:
+                log_event(log, "broker_waited_for", level=logging.WARNING, error=error)
+                await asyncio.sleep(settings.retry_max_s)
+        configure_logging(settings.log_level)  # Faust replaced the handlers
+        stopped = asyncio.create_task(app.wait_until_stopped(), name="faust")
+
+        def ended(_task: asyncio.Task[Any]) -> None:
+            ending.because(app.crash_reason or Unavailable("kafka", "the consumer ended"))
+
+        stopped.add_done_callback(ended)
+        try:
+            yield app
+        finally:
+            stopped.remove_done_callback(ended)
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(app.stop(), timeout=settings.session_timeout_s)
+            await settle(stopped)
+            await positions.close()
+
+
+async def _serve(
+    settings: Settings,
+    stack: AsyncExitStack,
+    metrics: Metrics,
+    positions: Positions,
+    delivery: Delivery,
+    parts: Parts,
+    app: AuditApp,
+) -> None:
+    server = HealthServer(
+        settings.http_host,
+        settings.http_port,
+        registry=metrics.registry,
+        state=lambda: worker_state(positions, delivery, parts.followers),
+        dead=lambda: "the Faust app stopped" if app.should_stop else "",
+    )
+    port = await server.open()
+    stack.push_async_callback(server.close)
+    log_event(log, "worker_started", http_port=port)
+
+
+async def _until_drained(
+    positions: Positions, delivery: Delivery, parts: Parts, ending: _Ending
+) -> None:
+    """End once every partition and every follower is at its end, twice in a row."""
+    seen_at_end = 0
+    while seen_at_end < 2:
+        await asyncio.sleep(_DRAIN_LOOK_S)
+        places = positions.places()
+        placed = positions.was_assigned and all(
+            place.still or positions.lag(tp) == 0 for tp, place in places.items()
+        )
+        followed = all(follower.status().caught_up for follower in parts.followers)
+        seen_at_end = seen_at_end + 1 if placed and delivery.idle and followed else 0
+    log_event(log, "worker_drained")
+    ending.now()

@@ -1,0 +1,218 @@
+"""Subjects and their keys: from (tenant, id type, id) to what seals and opens their values.
+
+Ids never leave this process: the database knows a subject by its keyed hash. Keys stay in a
+bounded cache; what is not in it is asked for once per batch, for all of the batch's subjects.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import NamedTuple, Protocol, TypeVar
+from uuid import UUID
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from pipeline.domain.escrow import EscrowEntry
+from pipeline.keys.provider import KEY_BYTES, KeyProvider, unwrap_key, wrap_key
+
+_K = TypeVar("_K")
+
+UNATTRIBUTED = "\0unattributed"  # no event can name it: control characters are refused
+NOBODY = UUID(int=0)
+
+
+class Subject(NamedTuple):
+    """A data subject as events name it: home tenant, id type, id."""
+
+    tenant: str
+    id_type: str
+    id: str
+
+
+class SubjectKey:
+    """What one subject's values are sealed with: Kc for commitments, Kb for blobs."""
+
+    __slots__ = ("blob_cipher", "commit_key", "ref", "ref_text")
+
+    def __init__(self, ref: UUID, key: bytes) -> None:
+        self.ref = ref.bytes
+        self.ref_text = str(ref)
+        self.commit_key = blake2b(key=key, person=b"commit", digest_size=KEY_BYTES).digest()
+        self.blob_cipher = AESGCM(blake2b(key=key, person=b"blob", digest_size=KEY_BYTES).digest())
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """A row of ``audit_user``: the winner for a subject hash. ``escrowed``: the vault has it too."""
+
+    subject_hash: bytes
+    generation: int
+    subject_ref: UUID
+    tenant: str
+    wrapped_key: bytes
+    created: bool = False
+    escrowed: bool = False
+
+
+class KeyStore(Protocol):
+    """The ledger's side of subject keys."""
+
+    async def subject_keys(self, proposed: Sequence[EscrowEntry]) -> Sequence[StoredKey]:
+        """Find or make the key of each subject; a proposal is used only where there is none.
+
+        Durable on return, in a transaction of its own, under the erasure lock. Whoever proposes at
+        the same moment gets the same winner. Raises ``Unavailable``.
+        """
+        ...
+
+    async def keys_by_ref(self, refs: Sequence[UUID]) -> Sequence[StoredKey]:
+        """The keys of subjects by ref; refs whose key is gone are left out. Raises ``Unavailable``."""
+        ...
+
+
+# Appends keys to the journal topic; returns once all in-sync replicas have them.
+Journal = Callable[[Sequence[EscrowEntry]], Awaitable[None]]
+
+
+def unattributed(tenant: str, occurred_at_us: int) -> Subject:
+    """The tenant's key of a month for values of no known subject."""
+    month = datetime.fromtimestamp(occurred_at_us / 1_000_000, UTC)
+    return Subject(tenant, UNATTRIBUTED, f"{month.year:04}-{month.month:02}")
+
+
+def subject_message(subject: Subject) -> bytes:
+    """Each part with its length (4 bytes, big-endian), so that no two triples run together."""
+    parts = [part.encode() for part in subject]
+    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+
+class SubjectKeys:
+    """The keys of the subjects that events name, cached.
+
+    Invariant: a key is in ``audit_user`` and, if it is new, in the journal topic before
+    ``resolve`` returns it; so a ledger transaction never uses a key that a database loss takes.
+    """
+
+    def __init__(
+        self,
+        provider: KeyProvider,
+        store: KeyStore,
+        journal: Journal,
+        *,
+        cache_size: int,
+        on_created: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._provider = provider
+        self._store = store
+        self._journal = journal
+        self._cache_size = cache_size
+        self._on_created = on_created
+        self._tenant_ciphers: dict[str, AESGCM] = {}
+        self._by_subject: OrderedDict[Subject, SubjectKey] = OrderedDict()
+        self._by_ref: OrderedDict[UUID, SubjectKey] = OrderedDict()
+
+    def know_tenants(self, wrapped: Mapping[str, bytes]) -> None:
+        """Take the wrapping keys of tenants (table ``tenants``) as they are now."""
+        for tenant, key in wrapped.items():
+            if tenant not in self._tenant_ciphers:
+                plain = self._provider.unwrap(key, b"tenant:" + tenant.encode())
+                self._tenant_ciphers[tenant] = AESGCM(plain)
+
+    def forget(self) -> None:
+        """Drop every cached key."""
+        self._by_subject.clear()
+        self._by_ref.clear()
+
+    async def resolve(self, wanted: Mapping[Subject, int]) -> dict[Subject, SubjectKey]:
+        """The key of each subject; made where it has none. Values are an ``occurred_at`` in µs.
+
+        Raises:
+            Unavailable: The database or the journal does not answer; ask again later.
+        """
+        found: dict[Subject, SubjectKey] = {}
+        missing: dict[bytes, tuple[Subject, EscrowEntry]] = {}
+        cache = self._by_subject
+        for subject, occurred_at_us in wanted.items():
+            key = cache.get(subject)
+            if key is None:
+                proposal = self._propose(subject, occurred_at_us)
+                missing[proposal.subject_hash] = (subject, proposal)
+            else:
+                cache.move_to_end(subject)
+                found[subject] = key
+        if missing:
+            found.update(await self._find_or_make(missing))
+        return found
+
+    async def by_ref(self, refs: Iterable[UUID]) -> dict[UUID, SubjectKey]:
+        """The keys of subjects by ref, for opening blobs; refs whose key is gone are left out.
+
+        Raises:
+            Unavailable: The database does not answer; ask again later.
+        """
+        found = {ref: key for ref in set(refs) if (key := self._by_ref.get(ref)) is not None}
+        missing = [ref for ref in set(refs) if ref not in found]
+        if missing:
+            for stored in await self._store.keys_by_ref(missing):
+                key = self._unwrap(stored)
+                found[stored.subject_ref] = key
+                self._remember(self._by_ref, stored.subject_ref, key)
+        return found
+
+    async def _find_or_make(
+        self, missing: Mapping[bytes, tuple[Subject, EscrowEntry]]
+    ) -> dict[Subject, SubjectKey]:
+        rows = await self._store.subject_keys([entry for _subject, entry in missing.values()])
+        # Journalled unless the vault has it, even when the row was there: an earlier worker may have
+        # died between its transaction and its journal record. Duplicates there are harmless.
+        fresh = [_as_stored(missing[row.subject_hash][1], row) for row in rows if not row.escrowed]
+        if fresh:
+            await self._journal(fresh)
+        self._on_created(sum(row.created for row in rows))
+        made = {}
+        for row in rows:
+            subject = missing[row.subject_hash][0]
+            key = self._unwrap(row)
+            made[subject] = key
+            self._remember(self._by_subject, subject, key)
+        return made
+
+    def _propose(self, subject: Subject, occurred_at_us: int) -> EscrowEntry:
+        ref = UUID(bytes=os.urandom(16), version=4)
+        cipher = self._tenant_ciphers[subject.tenant]
+        return EscrowEntry(
+            subject_hash=self._provider.mac(subject_message(subject)),
+            generation=1,
+            subject_ref=ref.bytes,
+            tenant=subject.tenant,
+            id_type=subject.id_type.lstrip("\0"),
+            wrapped_key=wrap_key(cipher, os.urandom(KEY_BYTES), ref.bytes),
+            first_occurred_at_us=occurred_at_us,
+        )
+
+    def _unwrap(self, row: StoredKey) -> SubjectKey:
+        plain = unwrap_key(self._tenant_ciphers[row.tenant], row.wrapped_key, row.subject_ref.bytes)
+        return SubjectKey(row.subject_ref, plain)
+
+    def _remember(self, cache: OrderedDict[_K, SubjectKey], name: _K, key: SubjectKey) -> None:
+        cache[name] = key
+        while len(cache) > self._cache_size:
+            cache.popitem(last=False)
+
+
+def _as_stored(proposal: EscrowEntry, row: StoredKey) -> EscrowEntry:
+    """The journal's entry of a row: what the database holds, whoever proposed it."""
+    return EscrowEntry(
+        subject_hash=row.subject_hash,
+        generation=row.generation,
+        subject_ref=row.subject_ref.bytes,
+        tenant=row.tenant,
+        id_type=proposal.id_type,
+        wrapped_key=row.wrapped_key,
+        first_occurred_at_us=proposal.first_occurred_at_us,
+    )

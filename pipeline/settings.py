@@ -1,0 +1,154 @@
+"""Every setting, once, with its meaning, unit and default.
+
+Read from the environment (prefix ``AUDIT_``), then from the file that ``AUDIT_ENV_FILE`` names.
+Secrets come from the environment or from files, never from flags; no value is ever logged.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pipeline.domain.errors import ConfigurationError
+
+MIB = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """One object per process, made in the composition root and handed on by constructor."""
+
+    model_config = SettingsConfigDict(env_prefix="AUDIT_", extra="ignore", frozen=True)
+
+    # --- Kafka ---
+    kafka_bootstrap: str = Field(
+        "127.0.0.1:19092", description="Brokers, host:port, comma separated."
+    )
+    kafka_security_protocol: str = Field(
+        "PLAINTEXT", description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."
+    )
+    kafka_sasl_mechanism: str = Field("SCRAM-SHA-512", description="SASL mechanism.")
+    kafka_username: str = Field("", description="SASL user name.")
+    kafka_password: SecretStr = Field(SecretStr(""), description="SASL password.")
+    kafka_ca_file: Path | None = Field(None, description="CA certificates for TLS.")
+    consumer_group: str = Field("audit-trail", description="Faust app id and consumer group.")
+    session_timeout_s: float = Field(
+        20.0, gt=0, description="A worker silent for so long loses its partitions."
+    )
+    raw_partitions: int = Field(4, gt=0, description="Partitions of each raw topic, when created.")
+    replication_factor: int = Field(1, gt=0, description="Of every topic, when created.")
+    fetch_max_bytes: int = Field(1 * MIB, gt=0, description="Fetched per partition and request.")
+    inflate_max_bytes: int = Field(
+        32 * MIB, gt=0, description="A record batch that inflates past this pauses its partition."
+    )
+
+    # --- Schema registry ---
+    registry_url: str = Field(
+        "http://127.0.0.1:18081/apis/ccompat/v7", description="Confluent API base URL."
+    )
+    registry_username: str = Field("", description="Basic authentication user.")
+    registry_password: SecretStr = Field(
+        SecretStr(""), description="Basic authentication password."
+    )
+
+    # --- PostgreSQL ---
+    database_url: SecretStr = Field(
+        SecretStr("postgresql://audit_writer@127.0.0.1:15432/audit"),
+        description="Ledger, as audit_writer. TLS by ?sslmode=verify-full&sslrootcert=...",
+    )
+    database_admin_url: SecretStr = Field(
+        SecretStr(""), description="As the owner, for `migrate` only; unset for workers."
+    )
+    database_reader_url: SecretStr = Field(
+        SecretStr(""), description="As audit_reader (row-level security applies)."
+    )
+
+    # --- Elasticsearch ---
+    elasticsearch_url: str = Field("http://127.0.0.1:19200", description="Search index.")
+    elasticsearch_username: str = Field("", description="Basic authentication user.")
+    elasticsearch_password: SecretStr = Field(SecretStr(""), description="And its password.")
+    elasticsearch_ca_file: Path | None = Field(None, description="CA certificates for https.")
+    index_prefix: str = Field("audit-events", description="Indices are <prefix>-YYYY.MM.")
+    index_replicas: int = Field(0, ge=0, description="Replicas of new indices.")
+    index_refresh_s: float = Field(1.0, gt=0, description="refresh_interval of new indices.")
+    bulk_max_bytes: int = Field(2 * MIB, gt=0, description="Largest bulk request body.")
+
+    # --- S3 ---
+    s3_endpoint_url: str = Field("", description="Empty for AWS; else path-style addressing.")
+    s3_region: str = Field("us-east-1", description="Region of both buckets.")
+    s3_access_key_id: str = Field("", description="Empty: the SDK's own credential chain.")
+    s3_secret_access_key: SecretStr = Field(SecretStr(""), description="Goes with the key id.")
+    s3_archive_bucket: str = Field("audit-archive", description="Versioned, Object Lock.")
+    s3_vault_bucket: str = Field("audit-vault", description="Blobs and key escrow; no lock.")
+    s3_lock_mode: str = Field(
+        "GOVERNANCE", pattern="^(GOVERNANCE|COMPLIANCE)$", description="COMPLIANCE in production."
+    )
+    archive_max_events: int = Field(50_000, gt=0, description="An object is cut at so many leaves,")
+    archive_max_bytes: int = Field(32 * MIB, gt=0, description="or at so many bytes before zstd,")
+    archive_max_age_s: float = Field(10.0, gt=0, description="or when its oldest leaf is so old.")
+
+    # --- Keys ---
+    key_file: Path | None = Field(
+        None, description="Local key provider: 32 bytes as hex, mode 0600."
+    )
+    import_key_file: Path | None = Field(
+        None, description="Secret of importing principals: 32 bytes as hex, mode 0600."
+    )
+    subject_cache_size: int = Field(20_000, gt=0, description="Subjects whose keys stay in memory.")
+
+    # --- Judge ---
+    event_max_bytes: int = Field(64 * 1024, gt=0, description="Avro body of one event.")
+    text_max_chars: int = Field(500, gt=0, description="Any text without a limit of its own.")
+    label_key_max_bytes: int = Field(64, gt=0, description="Key of a map entry, UTF-8.")
+    label_value_max_bytes: int = Field(256, gt=0, description="Value of a map entry, UTF-8.")
+    items_max: int = Field(64, gt=0, description="Elements of any array or map.")
+    changes_max: int = Field(20, gt=0, description="Elements of `changes`.")
+    future_tolerance_s: int = Field(300, ge=0, description="occurred_at after broker time.")
+    retention_days: int = Field(7 * 365 + 2, gt=0, description="Older events are `expired`.")
+    import_retention_days: int = Field(20 * 365 + 5, gt=0, description="The same, imported ones.")
+    late_after_s: int = Field(86_400, gt=0, description="Stored this long after: marked late.")
+
+    # --- Worker ---
+    batch_max_events: int = Field(5_000, gt=0, description="Events in one ledger transaction.")
+    intake_max_bytes: int = Field(4 * MIB, gt=0, description="Fetched and not yet in the ledger.")
+    follower_max_bytes: int = Field(
+        32 * MIB, gt=0, description="Held per follower; beyond, it reads the ledger instead."
+    )
+    catch_up_events: int = Field(5_000, gt=0, description="Leaves per catch-up read.")
+    retry_first_s: float = Field(0.2, gt=0, description="First wait after an outage; doubles.")
+    retry_max_s: float = Field(5.0, gt=0, description="Longest wait between two tries.")
+    outage_limit_s: float = Field(
+        3600.0, gt=0, description="Ledger, broker or registry down this long: the worker exits."
+    )
+    request_timeout_s: float = Field(10.0, gt=0, description="One call to any server.")
+    dead_letter_ratio: float = Field(
+        0.5, gt=0, le=1, description="More bad records than this in the window pause a partition."
+    )
+    dead_letter_window: int = Field(1_000, gt=0, description="Records the ratio is taken over.")
+    tenants_refresh_s: float = Field(10.0, gt=0, description="How often new tenants are looked up.")
+    http_host: str = Field("127.0.0.1", description="Listener of /metrics, /healthz, /readyz.")
+    http_port: int = Field(9108, ge=0, description="Its port.")
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    drain: bool = Field(default=False, description="Exit 0 once every follower is at the end.")
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The process's settings.
+
+    Raises:
+        ConfigurationError: A value does not fit; the message names the variable, not the value.
+    """
+    env_file = os.environ.get("AUDIT_ENV_FILE")
+    if env_file and not Path(env_file).is_file():
+        raise ConfigurationError(f"AUDIT_ENV_FILE names {env_file}, which does not exist")
+    try:
+        return Settings(_env_file=env_file, **overrides)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"AUDIT_{str(problem['loc'][0]).upper()}: {problem['msg']}"
+            for problem in error.errors()
+        )
+        raise ConfigurationError(wrong) from None

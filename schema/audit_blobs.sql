@@ -1,0 +1,59 @@
+-- Audit blobs: the personal data of events, encrypted per subject.
+-- Months are made by months.sql, as for audit_logs.
+
+BEGIN;
+
+-- The roles, if they are missing: the same block in every file, since each runs alone.
+DO $roles$
+DECLARE
+    wanted record;
+BEGIN
+    FOR wanted IN
+        SELECT * FROM (VALUES ('audit_owner', 'NOLOGIN'), ('audit_writer', 'LOGIN BYPASSRLS'),
+                              ('audit_reader', 'LOGIN'), ('audit_redactor', 'LOGIN'))
+                 AS roles (name, attributes)
+    LOOP
+        BEGIN
+            IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted.name) THEN
+                EXECUTE format('CREATE ROLE %I %s', wanted.name, wanted.attributes);
+            END IF;
+        EXCEPTION WHEN duplicate_object OR unique_violation THEN
+            NULL;  -- another database of this server made it at the same moment
+        END;
+    END LOOP;
+    IF NOT pg_has_role(current_user, 'audit_owner', 'USAGE') THEN
+        EXECUTE format('GRANT audit_owner TO %I', current_user);
+    END IF;
+    GRANT USAGE, CREATE ON SCHEMA public TO audit_owner;
+    GRANT USAGE ON SCHEMA public TO audit_writer, audit_reader, audit_redactor;
+END
+$roles$;
+
+CREATE TABLE IF NOT EXISTS audit_blobs (
+    leaf_index bigint NOT NULL,
+    occurred_at timestamptz(6) NOT NULL,
+    subject_ref uuid NOT NULL,
+    log_id integer NOT NULL,
+    nonce bytea NOT NULL CHECK (octet_length(nonce) = 12),
+    ciphertext bytea NOT NULL,
+    PRIMARY KEY (log_id, leaf_index, occurred_at, subject_ref)
+) PARTITION BY RANGE (occurred_at);
+ALTER TABLE audit_blobs OWNER TO audit_owner;
+-- Ciphertext does not compress: trying costs time.
+ALTER TABLE audit_blobs ALTER COLUMN ciphertext SET STORAGE EXTERNAL;
+-- For: the events in which a person appears, which erasure, redaction and subject access ask for.
+CREATE INDEX IF NOT EXISTS audit_blobs_subject_ref ON audit_blobs (subject_ref);
+GRANT SELECT, INSERT ON audit_blobs TO audit_writer;
+GRANT SELECT, DELETE, UPDATE (nonce, ciphertext) ON audit_blobs TO audit_redactor;
+
+COMMENT ON TABLE audit_blobs IS
+    'Personal data of events: one AES-256-GCM blob per event and subject. Not hashed, so that redaction leaves every proof valid; only audit_redactor may change or remove rows.';
+COMMENT ON COLUMN audit_blobs.leaf_index IS 'As in audit_logs.';
+COMMENT ON COLUMN audit_blobs.occurred_at IS 'As in audit_logs; the partition key.';
+COMMENT ON COLUMN audit_blobs.subject_ref IS 'Whose values these are, as in audit_user.';
+COMMENT ON COLUMN audit_blobs.log_id IS 'As in audit_logs.';
+COMMENT ON COLUMN audit_blobs.nonce IS 'Random at every write, 12 bytes.';
+COMMENT ON COLUMN audit_blobs.ciphertext IS
+    'AES-256-GCM of canonical JSON {path: value}; associated data: event id, subject_ref.';
+
+COMMIT;

@@ -1,0 +1,56 @@
+-- Dead letter keys: one random key per dead letter, so that erasure reaches it.
+
+BEGIN;
+
+-- The roles, if they are missing: the same block in every file, since each runs alone.
+DO $roles$
+DECLARE
+    wanted record;
+BEGIN
+    FOR wanted IN
+        SELECT * FROM (VALUES ('audit_owner', 'NOLOGIN'), ('audit_writer', 'LOGIN BYPASSRLS'),
+                              ('audit_reader', 'LOGIN'), ('audit_redactor', 'LOGIN'))
+                 AS roles (name, attributes)
+    LOOP
+        BEGIN
+            IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted.name) THEN
+                EXECUTE format('CREATE ROLE %I %s', wanted.name, wanted.attributes);
+            END IF;
+        EXCEPTION WHEN duplicate_object OR unique_violation THEN
+            NULL;  -- another database of this server made it at the same moment
+        END;
+    END LOOP;
+    IF NOT pg_has_role(current_user, 'audit_owner', 'USAGE') THEN
+        EXECUTE format('GRANT audit_owner TO %I', current_user);
+    END IF;
+    GRANT USAGE, CREATE ON SCHEMA public TO audit_owner;
+    GRANT USAGE ON SCHEMA public TO audit_writer, audit_reader, audit_redactor;
+END
+$roles$;
+
+CREATE TABLE IF NOT EXISTS dead_letter_key (
+    source_topic text NOT NULL,
+    source_partition integer NOT NULL,
+    source_offset bigint NOT NULL,
+    wrapped_key bytea NOT NULL,
+    reason text NOT NULL,
+    raw_key_hash bytea,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (source_topic, source_partition, source_offset)
+);
+ALTER TABLE dead_letter_key OWNER TO audit_owner;
+-- For: the dead letters of one raw key, which the erasure of a person destroys.
+CREATE INDEX IF NOT EXISTS dead_letter_key_raw_key_hash ON dead_letter_key (raw_key_hash);
+GRANT SELECT, INSERT ON dead_letter_key TO audit_writer;
+
+COMMENT ON TABLE dead_letter_key IS
+    'Keys of dead letters, by the position of the record. Destroying a row makes the letter unreadable.';
+COMMENT ON COLUMN dead_letter_key.source_topic IS 'Raw topic of the record.';
+COMMENT ON COLUMN dead_letter_key.source_partition IS 'Its partition.';
+COMMENT ON COLUMN dead_letter_key.source_offset IS 'Its offset.';
+COMMENT ON COLUMN dead_letter_key.wrapped_key IS 'Key of the letter, wrapped by the key provider.';
+COMMENT ON COLUMN dead_letter_key.reason IS 'Why the record was not accepted, as in the letter.';
+COMMENT ON COLUMN dead_letter_key.raw_key_hash IS 'Keyed hash of the record''s key; null when it had none.';
+COMMENT ON COLUMN dead_letter_key.created_at IS 'When the key was made.';
+
+COMMIT;

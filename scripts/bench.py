@@ -1,0 +1,103 @@
+"""`make bench`: the pipeline beside a bare loader that writes the same bytes; table and JSON.
+
+On a stack of its own, which is taken down at the end. Read the ratios: they are medians of
+interleaved pairs on one machine; absolute rates are of that machine, busy as it was. A worker's run
+counts from its first partition's assignment to the last leaf durable in the slowest store.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
+
+from benchmark import kinds
+from benchmark.latency import run_latency
+from benchmark.pairs import SCRATCH, run_pairs, run_worker
+from benchmark.places import BUILD, Places, Stack
+from benchmark.steps import measure
+
+from pipeline.entrypoints.cli.schema_ids import registered_ids
+from pipeline.settings import Settings
+
+LATENCY_TENANTS = ["tenant-1", "tenant-2", "tenant-3"]
+
+
+def main() -> int:
+    """Run what was asked for; 0 when every store held every event in every run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=100_000, help="Per run.")
+    parser.add_argument("--pairs", type=int, default=5, help="Interleaved pairs per event kind.")
+    parser.add_argument("--latency-s", type=float, default=60.0, help="0: no latency run.")
+    parser.add_argument("--rate", type=int, default=2_000, help="Events/s of the latency run.")
+    parser.add_argument("--steps", action="store_true", help="Only what each step costs.")
+    parser.add_argument("--quick", action="store_true", help="One short pair: does it work?")
+    options = parser.parse_args()
+    if options.quick:
+        options.events, options.pairs, options.latency_s = 10_000, 1, 0.0
+    BUILD.mkdir(exist_ok=True)
+    SCRATCH.mkdir(exist_ok=True)
+    results: dict[str, object] = {
+        "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}"
+    }
+    for kind in kinds.KINDS.values():
+        results[f"steps_us_{kind.name}"] = steps = measure(kind, 5_000)
+        table(f"CPU per event of each step, us ({kind.name}, {kind.size_bytes} bytes)", steps)
+    if not options.steps:
+        measure_runs(options, results)
+    path = BUILD / "bench.json"
+    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    print(f"written: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+    return 0
+
+
+def measure_runs(options: argparse.Namespace, results: dict[str, object]) -> None:
+    """Pairs of both kinds, a profiled run, and the latency run, on the bench's own stack."""
+    stack = Stack(os.environ)
+    stack.up()
+    try:
+        places = Places(stack)
+        settings = places.open([kinds.TENANT, *LATENCY_TENANTS])
+        ids = schema_ids(settings)
+        for kind in (kinds.REALISTIC, kinds.LEAN):
+            count = kinds.whole_objects(options.events)
+            found = run_pairs(
+                kind, places, settings, ids, events=count, pairs=options.pairs
+            ).figures()
+            table(f"{kind.name} events", found)
+            results |= found if kind is kinds.LEAN else {}
+            results[kind.name] = found
+        with places.place(object_leaves=kinds.object_leaves(count)) as place:
+            profiled = run_worker(place, count, "profile")
+        profile = "\n".join(profiled["profile"])
+        (BUILD / "bench-profile.txt").write_text(profile, encoding="utf-8")
+        if options.latency_s:
+            found = run_latency(
+                places, ids, rate=options.rate, for_s=options.latency_s, tenants=LATENCY_TENANTS
+            )
+            table("latency", found)
+            results |= found
+    finally:
+        stack.down()
+
+
+def schema_ids(settings: Settings) -> dict[str, int]:
+    """Registered ids by family."""
+    return dict(registered_ids(settings))
+
+
+def table(title: str, figures: dict[str, float]) -> None:
+    """One table on stdout."""
+    print(f"\n{title}")
+    width = max(map(len, figures))
+    for name, value in figures.items():
+        print(f"  {name:<{width}}  {value:>12,.3f}".rstrip("0").rstrip("."))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

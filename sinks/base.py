@@ -1,0 +1,118 @@
+"""The contracts of the ledger and of its followers: read this first.
+
+One event's way: ``Ledger.write`` makes it durable (the commit point); each ``Destination`` gets
+it afterwards through a follower, which holds a durable position and nothing else that matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from pipeline.domain.errors import AuditTrailError
+from pipeline.domain.logs import LogName
+from pipeline.domain.records import LeafRange, LogHead, PreparedBatch, SealedEvent, WriteOutcome
+
+
+class ReusedIds(AuditTrailError):
+    """Events whose id the ledger holds with another content: send them to the dead letter
+    (``id_reused``), then write the same batches without them. Nothing of the call was stored.
+    """
+
+    def __init__(self, events: Mapping[LogName, Sequence[SealedEvent]]) -> None:
+        super().__init__(f"{sum(map(len, events.values()))} event ids reused")
+        self.events = events
+
+
+class Ledger(Protocol):
+    """The commit point: rows, leaves, log heads and positions in one transaction.
+
+    Life cycle: ``open`` once, anything else any number of times, ``close`` once. A batch may
+    arrive again, whole or cut differently: what lies below ``next_offset`` changes nothing.
+    """
+
+    async def open(self) -> None: ...
+
+    async def open_log(
+        self, topic: str, partition: int, *, cluster_id: str, topic_id: str
+    ) -> LogHead:
+        """The head of the newest epoch of a topic-partition's log; made, at offset 0, if there is none.
+
+        Raises:
+            ChainBroken: The head was written from another cluster or another topic of this name.
+            Unavailable: Ask again later.
+        """
+        ...
+
+    async def write(self, batches: Sequence[PreparedBatch]) -> Sequence[WriteOutcome]:
+        """Store one or several logs' batches in one transaction; an outcome per batch, in order.
+
+        On return everything accepted is durable. Records below ``next_offset`` are skipped; an
+        event id that is stored with the same leaf hash is a duplicate, counted and not stored.
+
+        Raises:
+            ReusedIds: See there.
+            OutOfPosition: A batch begins after its log's ``next_offset``. Nothing was stored.
+            ChainBroken: The head is not of the log that the batch names. Nothing was stored.
+            Unavailable: Nothing is known; write the same batches later.
+        """
+        ...
+
+    async def read(self, log_id: int, first_leaf: int, *, limit: int) -> LeafRange:
+        """Up to ``limit`` consecutive leaves from ``first_leaf`` on, for catch-up; may be empty.
+
+        ``opened`` is empty: whoever needs personal data opens the blobs.
+
+        Raises:
+            Unavailable: Ask again later.
+        """
+        ...
+
+    async def head(self, log_id: int) -> LogHead:
+        """The head as it is now. Raises ``Unavailable``."""
+        ...
+
+    async def position(self, follower: str, log_id: int) -> int:
+        """The next leaf that a follower has to store; 0 for a new one. Raises ``Unavailable``."""
+        ...
+
+    async def advance(self, follower: str, positions: Mapping[int, int]) -> None:
+        """Move a follower's positions (log id → next leaf) forward, durably; never backward.
+
+        Raises:
+            Unavailable: Nothing is known; the same leaves may be written again, which is harmless.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Destination(Protocol):
+    """A store that follows the ledger: the search index, the archive.
+
+    ``write`` may get the same leaves again after a crash or a hand-over, cut differently; writing
+    them again changes nothing. One ``write`` is in flight at a time. It has no retry, no metric
+    and no position of its own: ``sinks/follower.py`` has them, once.
+    """
+
+    name: str  # label in metrics and logs: ``index``, ``archive``
+
+    async def open(self) -> None: ...
+
+    async def write(self, ranges: Sequence[LeafRange]) -> Mapping[int, int]:
+        """Make leaves durable; log id → next leaf, for every log of which some are durable now.
+
+        A destination may hold leaves back until they are worth an object (it then returns without
+        them); they stay the follower's to give again.
+
+        Raises:
+            Unavailable: Nothing is known about the call; give the same leaves again later.
+            ChainBroken: What the store holds contradicts the ledger: stop this log, page a person.
+        """
+        ...
+
+    def forget(self, log_id: int) -> None:
+        """The log was revoked or must be read again: drop what is held for it."""
+        ...
+
+    async def close(self) -> None: ...

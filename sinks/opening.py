@@ -1,0 +1,49 @@
+"""Opening the blobs of leaves that were read back from the ledger, for destinations that need them."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from pipeline.domain.errors import ChainBroken
+from pipeline.domain.records import LeafRange, SealedEvent
+from pipeline.keys.seal import open_blob
+from pipeline.keys.subjects import SubjectKey, SubjectKeys
+
+
+class BlobOpener:
+    """Fills ``opened`` of a range; values of a subject whose key is gone are left out."""
+
+    def __init__(self, keys: SubjectKeys) -> None:
+        self._keys = keys
+
+    async def __call__(self, leaves: LeafRange) -> LeafRange:
+        """The same leaves with their values.
+
+        Raises:
+            ChainBroken: A blob does not open under its subject's key.
+            Unavailable: The database does not answer; ask again later.
+        """
+        refs = {UUID(bytes=blob.subject_ref) for event in leaves.events for blob in event.blobs}
+        keys = await self._keys.by_ref(refs) if refs else {}
+        by_bytes = {ref.bytes: key for ref, key in keys.items()}
+        for index, event in enumerate(leaves.events, leaves.first_leaf):
+            event.opened = self._open(leaves, index, event, by_bytes)
+        return leaves
+
+    @staticmethod
+    def _open(
+        leaves: LeafRange, index: int, event: SealedEvent, keys: dict[bytes, SubjectKey]
+    ) -> dict[str, Any]:
+        opened: dict[str, Any] = {}
+        for blob in event.blobs:
+            key = keys.get(blob.subject_ref)
+            if key is None:
+                continue
+            try:
+                opened.update(open_blob(key, event.event_id, blob))
+            except ValueError as error:
+                raise ChainBroken(
+                    str(leaves.name), f"leaf {index}: {error}; it was changed in the database"
+                ) from None
+        return opened

@@ -1,0 +1,248 @@
+"""The ledger's side of keys: subjects, tenants and dead letters, as wrapped keys in PostgreSQL.
+
+Guarantees that of several callers who propose a key for the same thing at the same moment, all get
+the one that was stored, durably. Never sees a clear key or a clear id of a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from pipeline.db.connection import CONFLICTS, Connection
+from pipeline.domain.errors import Unavailable
+from pipeline.domain.escrow import EscrowEntry
+from pipeline.keys.subjects import StoredKey
+
+CONFLICT_TRIES = 5
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_SUBJECT_KEYS = """
+SELECT subject_hash, generation, subject_ref, tenant, wrapped_key, created, escrowed
+FROM subject_keys(%s::bytea[], %s::text[], %s::text[], %s::uuid[], %s::bytea[], %s::timestamptz[])
+"""
+_BY_REF = """
+SELECT subject_hash, generation, subject_ref, tenant, id_type, wrapped_key, first_occurred_at,
+    escrow
+FROM subject_keys_by_ref(%s::uuid[])
+"""
+_MARK = "SELECT mark_escrowed(%s::uuid[], %s)"
+_RESTORE = """
+SELECT restore_subject_keys(%s::bytea[], %s::integer[], %s::text[], %s::text[], %s::uuid[],
+    %s::bytea[], %s::timestamptz[])
+"""
+_NEWEST_ESCROW = "SELECT newest_escrow()"
+_TENANTS = "SELECT tenant, wrapped_key FROM tenants"
+_TENANT_ROWS = """
+SELECT tenant, name, retention_days, created_at FROM tenants ORDER BY tenant
+"""
+_CREATE_TENANT = """
+INSERT INTO tenants (tenant, name, wrapped_key, retention_days) VALUES (%s, %s, %s, %s)
+ON CONFLICT DO NOTHING
+"""
+_CREATE_DEAD_LETTER_KEYS = """
+INSERT INTO dead_letter_key (source_topic, source_partition, source_offset, wrapped_key, reason,
+    raw_key_hash)
+SELECT * FROM unnest(%s::text[], %s::integer[], %s::bigint[], %s::bytea[], %s::text[], %s::bytea[])
+    AS proposed (topic, partition, "offset", wrapped_key, reason, raw_key_hash)
+ORDER BY topic, partition, "offset"
+ON CONFLICT DO NOTHING
+"""
+_DEAD_LETTER_KEYS = """
+SELECT source_topic, source_partition, source_offset, wrapped_key
+FROM dead_letter_key
+JOIN unnest(%s::text[], %s::integer[], %s::bigint[]) AS wanted (topic, partition, "offset")
+    ON source_topic = wanted.topic AND source_partition = wanted.partition
+    AND source_offset = wanted."offset"
+"""
+
+Position = tuple[str, int, int]  # topic, partition, offset
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterKey:
+    """A proposed key of one dead letter, wrapped. ``raw_key_hash``: keyed hash of the record key."""
+
+    topic: str
+    partition: int
+    offset: int
+    wrapped_key: bytes
+    reason: str
+    raw_key_hash: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A tenant as it is shown to people."""
+
+    tenant: str
+    name: str
+    retention_days: int | None
+    created_at: datetime
+
+
+class SubjectStore:
+    """Keys in PostgreSQL, over one connection; any call may be repeated after ``Unavailable``."""
+
+    def __init__(self, url: str, *, timeout_s: float = 10.0) -> None:
+        self._connection = Connection(url, name="keys", timeout_s=timeout_s)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._connection.close()
+
+    async def subject_keys(self, proposed: Sequence[EscrowEntry]) -> Sequence[StoredKey]:
+        """See ``pipeline.keys.subjects.KeyStore``; each subject hash once.
+
+        A subject erased at or after its ``first_occurred_at_us`` is left out: seal to nobody.
+        """
+        columns = [
+            [entry.subject_hash for entry in proposed],
+            [entry.tenant for entry in proposed],
+            [entry.id_type for entry in proposed],
+            [UUID(bytes=entry.subject_ref) for entry in proposed],
+            [entry.wrapped_key for entry in proposed],
+            [_EPOCH + timedelta(microseconds=entry.first_occurred_at_us) for entry in proposed],
+        ]
+        for _try in range(CONFLICT_TRIES):
+            try:
+                async with self._connection.session(*CONFLICTS) as connection:
+                    cursor = await connection.cursor(binary=True).execute(_SUBJECT_KEYS, columns)
+                    return [StoredKey(*row) for row in await cursor.fetchall()]
+            except CONFLICTS:
+                continue
+        raise Unavailable("postgres", "the subject keys are locked")
+
+    async def keys_by_ref(self, refs: Sequence[UUID]) -> Sequence[StoredKey]:
+        """See ``pipeline.keys.subjects.KeyStore``."""
+        async with self._connection.session() as connection:
+            cursor = await connection.cursor(binary=True).execute(_BY_REF, [list(refs)])
+            return [
+                StoredKey(subject_hash, generation, ref, tenant, wrapped_key)
+                for subject_hash, generation, ref, tenant, _id_type, wrapped_key, _at, _escrow
+                in await cursor.fetchall()
+            ]  # fmt: skip
+
+    async def unescrowed(self, refs: Collection[bytes]) -> Sequence[EscrowEntry]:
+        """See ``pipeline.domain.escrow.EscrowSource``."""
+        wanted = [UUID(bytes=ref) for ref in refs]
+        async with self._connection.session() as connection:
+            cursor = await connection.cursor(binary=True).execute(_BY_REF, [wanted])
+            return [
+                EscrowEntry(
+                    subject_hash=subject_hash,
+                    generation=generation,
+                    subject_ref=ref.bytes,
+                    tenant=tenant,
+                    id_type=id_type,
+                    wrapped_key=wrapped_key,
+                    first_occurred_at_us=_us(first_occurred_at),
+                )
+                for subject_hash, generation, ref, tenant, id_type, wrapped_key, first_occurred_at,
+                escrow in await cursor.fetchall()
+                if escrow is None
+            ]  # fmt: skip
+
+    async def mark(self, refs: Collection[bytes], name: str) -> None:
+        """See ``pipeline.domain.escrow.EscrowSource``."""
+        async with self._connection.session() as connection:
+            await connection.execute(_MARK, [[UUID(bytes=ref) for ref in refs], name])
+
+    async def newest_escrow(self) -> str | None:
+        """The newest vault object that holds keys of this database. Raises ``Unavailable``."""
+        async with self._connection.session() as connection:
+            cursor = await connection.execute(_NEWEST_ESCROW)
+            row = await cursor.fetchone()
+            return row[0] if row else None
+
+    async def restore(self, entries: Sequence[EscrowEntry]) -> int:
+        """See ``pipeline.domain.escrow.KeyStore``.
+
+        Where a key made since the rollback stands in a row's place, the row that comes back becomes
+        a generation of its own, so that the blobs of both open.
+        """
+        columns = [
+            [entry.subject_hash for entry in entries],
+            [entry.generation for entry in entries],
+            [entry.tenant for entry in entries],
+            [entry.id_type for entry in entries],
+            [UUID(bytes=entry.subject_ref) for entry in entries],
+            [entry.wrapped_key for entry in entries],
+            [_EPOCH + timedelta(microseconds=entry.first_occurred_at_us) for entry in entries],
+        ]
+        async with self._connection.session() as connection:
+            cursor = await connection.execute(_RESTORE, columns)
+            (inserted,) = await cursor.fetchone() or (0,)
+            return int(inserted)
+
+    async def tenants(self) -> dict[str, bytes]:
+        """The wrapped key of each tenant. Raises ``Unavailable``."""
+        async with self._connection.session() as connection:
+            cursor = await connection.cursor(binary=True).execute(_TENANTS)
+            return dict(await cursor.fetchall())
+
+    async def list_tenants(self) -> list[Tenant]:
+        """The tenants as people see them, by id. Raises ``Unavailable``."""
+        async with self._connection.session() as connection:
+            cursor = await connection.execute(_TENANT_ROWS)
+            return [Tenant(*row) for row in await cursor.fetchall()]
+
+    async def create_tenant(
+        self, tenant: str, *, name: str, wrapped_key: bytes, retention_days: int | None = None
+    ) -> bool:
+        """Add a tenant; False when it is there, unchanged. Durable on return.
+
+        Raises:
+            Unavailable: Nothing is known; ask again, and take False for success.
+        """
+        async with self._connection.session() as connection:
+            cursor = await connection.execute(
+                _CREATE_TENANT, [tenant, name, wrapped_key, retention_days]
+            )
+            return cursor.rowcount == 1
+
+    async def dead_letter_keys(self, proposed: Sequence[DeadLetterKey]) -> dict[Position, bytes]:
+        """Find or make the wrapped key of each dead letter, by its position; durable on return.
+
+        The first proposal for a position stays: a dead letter that is produced again after a crash
+        is encrypted under the same key. Raises ``Unavailable``.
+        """
+        topics = [key.topic for key in proposed]
+        partitions = [key.partition for key in proposed]
+        offsets = [key.offset for key in proposed]
+        async with self._connection.session() as connection:
+            await connection.execute(
+                _CREATE_DEAD_LETTER_KEYS,
+                [
+                    topics,
+                    partitions,
+                    offsets,
+                    [key.wrapped_key for key in proposed],
+                    [key.reason for key in proposed],
+                    [key.raw_key_hash for key in proposed],
+                ],
+            )
+        return await self.stored_dead_letter_keys(
+            list(zip(topics, partitions, offsets, strict=True))
+        )
+
+    async def stored_dead_letter_keys(self, positions: Sequence[Position]) -> dict[Position, bytes]:
+        """The wrapped keys of dead letters; positions without one are left out.
+
+        Raises ``Unavailable``.
+        """
+        columns = [list(column) for column in zip(*positions, strict=True)] or [[], [], []]
+        async with self._connection.session() as connection:
+            cursor = await connection.cursor(binary=True).execute(_DEAD_LETTER_KEYS, columns)
+            return {
+                (topic, partition, offset): key
+                for topic, partition, offset, key in await cursor.fetchall()
+            }
+
+
+def _us(time: datetime) -> int:
+    """Microseconds since 1970, exactly."""
+    return (time - _EPOCH) // timedelta(microseconds=1)
