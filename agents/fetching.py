@@ -7,7 +7,8 @@ ones are handed out first; the bad batch then stands at the front and stops its 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 
 from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
@@ -15,6 +16,7 @@ from aiokafka.errors import CorruptRecordException
 
 from agents.inflate import BatchCorrupt, BatchTooLarge
 from pipeline.domain.errors import AuditTrailError
+from pipeline.domain.logs import RAW_TOPICS
 
 
 class PartitionHalted(AuditTrailError):
@@ -27,25 +29,35 @@ class PartitionHalted(AuditTrailError):
 
 
 class SafePartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]
-    """Ends in front of a batch that cannot be read, and raises only when it is the first."""
+    """Ends in front of a batch that cannot be read, and raises only when it is the first.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._given = 0
+    Records of raw topics stay as the compiled parser gives them (``pipeline.domain.records.Record``):
+    copying each into a ``ConsumerRecord`` costs more than parsing it.
+    """
 
-    def __next__(self) -> Any:
+    def __init__(self, tp: TopicPartition, *args: Any, **kwargs: Any) -> None:
+        self._given = False
+        self._is_raw = tp.topic in RAW_TOPICS
+        super().__init__(tp, *args, **kwargs)
+
+    def __iter__(self) -> Iterator[Any]:
+        return cast("Iterator[Any]", self._records_iterator)  # no Python call per record
+
+    def _unpack_records(self) -> Iterator[Any]:
         try:
-            record = super().__next__()
+            yield from super()._unpack_records()
         except BatchTooLarge as error:
             why = str(error)
         except (BatchCorrupt, CorruptRecordException) as error:
             why = f"is corrupt ({error})"
         else:
-            self._given += 1
-            return record
-        if self._given:
-            raise StopIteration
-        raise PartitionHalted(self._tp, self.next_fetch_offset, why)
+            return
+        if not self._given:
+            raise PartitionHalted(self._tp, self.next_fetch_offset, why)
+
+    def _consumer_record(self, tp: TopicPartition, record: Any) -> Any:
+        self._given = True
+        return record if self._is_raw else super()._consumer_record(tp, record)
 
 
 def install() -> None:

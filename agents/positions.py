@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -30,8 +30,6 @@ from sinks.operations import HeadRow, Pause
 
 log = logging.getLogger(__name__)
 
-# (topic) → (cluster id, topic id); raises Unavailable, or ChainBroken for a topic that is not there.
-Identify = Callable[[str], Awaitable[tuple[str, str]]]
 _RUNBOOK = "see docs/runbooks/stopped-partition.md"
 REASON_STOPPED = "stopped"
 REASON_DEAD_LETTERS = "dead_letters"
@@ -45,6 +43,14 @@ class Operators(Protocol):
     async def pause(self, topic: str, partition: int, *, reason: str) -> bool: ...
 
     async def pauses(self) -> Sequence[Pause]: ...
+
+
+class Topics(Protocol):
+    """``agents.identity.TopicFacts``."""
+
+    async def ids(self, topic: str) -> tuple[str, str]: ...
+
+    async def bounds(self, topic: str, partition: int) -> tuple[int, int]: ...
 
 
 @dataclass(slots=True)
@@ -83,7 +89,7 @@ class Positions:
         followers: Sequence[Follower],
         operators: Operators,
         *,
-        identify: Identify,
+        topics: Topics,
         recovery: Recovery,
         waits: Waits,
         metrics: Metrics,
@@ -92,7 +98,7 @@ class Positions:
         self._ledger = ledger
         self._followers = followers
         self._operators = operators
-        self._identify = identify
+        self._topics = topics
         self._recovery = recovery
         self._waits = waits
         self._metrics = metrics
@@ -236,7 +242,7 @@ class Positions:
 
     async def _current(self, tp: TP) -> LogHead:
         """The head of the log that goes on, checked against archive and topic."""
-        cluster_id, topic_id = await self._identify(tp.topic)
+        cluster_id, topic_id = await self._topics.ids(tp.topic)
         head = await self._ledger.open_log(
             tp.topic, tp.partition, cluster_id=cluster_id, topic_id=topic_id
         )
@@ -275,8 +281,7 @@ class Positions:
         return await self._recovery.recover(head, rolled_back=behind or tp in self._behind)
 
     async def _check_bounds(self, tp: TP, head: LogHead) -> None:
-        first = (await self.consumer.earliest_offsets(tp))[tp]
-        end = (await self.consumer.highwaters(tp))[tp]
+        first, end = await self._topics.bounds(tp.topic, tp.partition)
         if end < head.next_offset:
             raise ChainBroken(
                 str(head.name),

@@ -12,17 +12,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Protocol, cast
 
-import aiokafka
-from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
-from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as driver
-from faust.types import TP
+from faust.types import TP, ConsumerMessage
 from faust.types.transports import ConsumerCallback
 from mode.types import ServiceT
 
+from agents.consumer_thread import BatchThread
 from agents.fetching import PartitionHalted
 from pipeline.domain.records import Record, RecordBatch
 from pipeline.logging import log_event
@@ -30,7 +29,6 @@ from pipeline.logging import log_event
 log = logging.getLogger(__name__)
 
 _FETCH_TIMEOUT_S = 1.0
-_FETCH_WAIT_MS = 100  # how long the broker may hold an empty fetch: a part of the latency
 _AFTER_ERROR_S = 0.5
 
 
@@ -56,63 +54,6 @@ class RawPartitions(Protocol):
         ...
 
 
-class BatchThread(driver.AIOKafkaConsumerThread):
-    """The thread that owns the aiokafka consumer."""
-
-    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
-        conf = self.app.conf
-        self._assignor = (
-            self.app.assignor if self.app.tables.changelog_topics else RoundRobinPartitionAssignor
-        )
-        auth = driver.credentials_to_aiokafka_auth(conf.broker_credentials, conf.ssl_context)
-        return aiokafka.AIOKafkaConsumer(
-            client_id=conf.broker_client_id,
-            group_id=conf.id,
-            bootstrap_servers=driver.server_list(transport.url, transport.default_port),
-            partition_assignment_strategy=[self._assignor],
-            enable_auto_commit=False,
-            # A position outside of the log must stop its partition, never jump over records.
-            auto_offset_reset="none",
-            max_poll_records=conf.broker_max_poll_records,
-            max_poll_interval_ms=int(conf.broker_max_poll_interval * 1000),
-            max_partition_fetch_bytes=conf.consumer_max_fetch_size,
-            fetch_max_wait_ms=_FETCH_WAIT_MS,
-            request_timeout_ms=int(conf.broker_request_timeout * 1000),
-            check_crcs=True,
-            session_timeout_ms=int(conf.broker_session_timeout * 1000),
-            rebalance_timeout_ms=int(conf.broker_rebalance_timeout * 1000),
-            heartbeat_interval_ms=int(conf.broker_heartbeat_interval * 1000),
-            isolation_level="read_committed",
-            **auth,
-        )
-
-    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        """Commit for lag tools; failing is no matter, the ledger holds the position."""
-        consumer = self._ensure_consumer()
-        assigned = self.assignment()
-        ours = {
-            driver.ensure_aiokafka_TP(tp): OffsetAndMetadata(offset, "")
-            for tp, offset in offsets.items()
-            if tp in assigned
-        }
-        try:
-            await consumer.commit(ours)
-        except KafkaError as error:
-            log_event(log, "offset_commit_failed", level=logging.WARNING, error=error)
-            return False
-        return True
-
-    def verify_event_path(self, now: float, tp: TP) -> None:
-        """Faust's livelock detector counts single messages: it would only raise false alarms."""
-
-    async def committed(self, tp: TP) -> int | None:
-        """The offset that the group committed, if any."""
-        offset = await self.call_thread(
-            self._ensure_consumer().committed, driver.ensure_aiokafka_TP(tp)
-        )
-        return cast("int | None", offset)
-
-
 class BatchConsumer(driver.Consumer):
     """The consumer; see the module."""
 
@@ -124,6 +65,12 @@ class BatchConsumer(driver.Consumer):
         self._expected: dict[TP, int] = {}  # of placed raw partitions: the next offset to hand over
         self._watermark: dict[TP, int] = {}  # of raw partitions: what the ledger has
         self._gap_seen: dict[TP, int] = {}  # where a gap was found, to be read a second time
+        self._placed = asyncio.Event()
+
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        """As Faust's; and fetching begins at once."""
+        super().resume_partitions(tps)
+        self._placed.set()
 
     def _new_consumer_thread(self) -> BatchThread:
         return BatchThread(self, loop=self.loop, beacon=self.beacon)
@@ -213,6 +160,7 @@ class BatchConsumer(driver.Consumer):
         while not (self.should_stop or fetcher.should_stop):
             await self.sleep(0)
             await self.raw.room()
+            await self._until_placed()
             generation = self.app.consumer_generation_id
             fetched = await self._fetch()
             # After a revoke all positions are sought again: what was fetched before is void.
@@ -224,6 +172,13 @@ class BatchConsumer(driver.Consumer):
                     await self._hand_over(tp, records)
                 else:
                     await self._deliver_singly(tp, records)
+
+    async def _until_placed(self) -> None:
+        """Return once a partition may be fetched, or after a while: Faust would sleep for a second."""
+        if not self._get_active_partitions():
+            self._placed.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._placed.wait(), _FETCH_TIMEOUT_S)
 
     async def _fetch(self) -> Mapping[TP, list[Any]]:
         try:
@@ -277,10 +232,23 @@ class BatchConsumer(driver.Consumer):
         end = records[-1].offset + 1
         batch = RecordBatch(tp.topic, tp.partition, expected, end, records, size)
         self._expected[tp] = end
-        message: Any = self._to_message(tp, records[0])
-        message.value = batch
-        message.key = None
-        await self._callback_unless_suspended(message)
+        await self._callback_unless_suspended(self._batch_message(tp, batch))
+
+    def _batch_message(self, tp: TP, batch: RecordBatch) -> ConsumerMessage:
+        first = batch.records[0]
+        return ConsumerMessage(
+            tp.topic,
+            tp.partition,
+            first.offset,
+            first.timestamp / 1000,
+            0,
+            [],
+            None,
+            batch,  # type: ignore[arg-type]
+            None,
+            tp=tp,
+            generation_id=self.app.consumer_generation_id,
+        )
 
     async def _deliver_singly(self, tp: TP, records: list[Any]) -> None:
         """Changelog and other topics: a message per record, as Faust has it."""

@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     late_after_s: int = Field(86_400, gt=0, description="Stored this long after: marked late.")
 
     # --- Worker ---
-    batch_max_events: int = Field(5_000, gt=0, description="Events in one ledger transaction.")
+    batch_max_events: int = Field(2_000, gt=0, description="Events in one ledger transaction.")
     intake_max_bytes: int = Field(4 * MIB, gt=0, description="Fetched and not yet in the ledger.")
     follower_max_bytes: int = Field(
         32 * MIB, gt=0, description="Held per follower; beyond, it reads the ledger instead."

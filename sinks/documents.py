@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from pipeline.domain.records import SealedEvent
-from sinks.document_shapes import ECS_VERSION, PERSON, TARGETS, Shape, Shapes
+from sinks.document_shapes import ECS_VERSION, PERSON, TARGETS, Shapes
 
 _SORTED = orjson.OPT_SORT_KEYS
 _EFFECTIVE_RELATION = "on_behalf_of"
@@ -48,23 +48,19 @@ class Documents:
         shapes = self._families.get(event.family)
         if shapes is None:
             shapes = self._families[event.family] = Shapes(event.family, _SERVER_FIELDS)
-        shape = shapes.of((*clear, *opened))
-        values = (
-            *clear.values(),
-            *opened.values(),
-            *self._server_values(event, log, leaf_index),
-        )
-        fields: dict[str, Any] = dict(zip(shape.names, shape.pick(values), strict=True))
-        if shape.arrays:
-            _add_arrays(fields, shape, values)
-        if shape.unmapped:
-            fields["audit.unmapped"] = dict(zip(*shape.unmapped_of(values), strict=True))
+        shape = shapes.of(clear, opened)
+        fields = shape.fields(clear, opened, self._server_values(event, log, leaf_index))
         if event.actor_ref is not None:
             fields["audit.actor.ref"] = _ref_text(event.actor_ref)
-        if event.blobs:
-            fields["audit.subject_ref"] = sorted({_ref_text(blob[0]) for blob in event.blobs})
+        blobs = event.blobs
+        if len(blobs) == 1:
+            fields["audit.subject_ref"] = [_ref_text(blobs[0].subject_ref)]
+        elif blobs:
+            fields["audit.subject_ref"] = sorted({_ref_text(blob.subject_ref) for blob in blobs})
+        if shape.has_targets:
+            _add_targets(fields)
         if shape.has_people:
-            people = {value for value in shape.people(values) if isinstance(value, str)}
+            people = {value for value in shape.people(clear, opened) if isinstance(value, str)}
             fields["related.user"] = sorted(people)
         if shape.has_source:
             _add_source(fields)
@@ -103,10 +99,9 @@ class Documents:
         )
 
 
-def _add_arrays(fields: dict[str, Any], shape: Shape, values: tuple[Any, ...]) -> None:
-    for array, records in shape.arrays:
-        fields[array] = [dict(zip(names, pick(values), strict=True)) for names, pick in records]
-    for target in fields.get(TARGETS, ()):
+def _add_targets(fields: dict[str, Any]) -> None:
+    """Targets as users too: who was acted on, and on whose behalf."""
+    for target in fields[TARGETS]:
         role = "effective" if target.get("relation") == _EFFECTIVE_RELATION else "target"
         for name in PERSON:
             if name in target:

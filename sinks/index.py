@@ -8,7 +8,7 @@ single document stops the index: what the server refuses is indexed as a stub wi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from pipeline.domain.records import LeafRange, SealedEvent
@@ -19,6 +19,7 @@ from sinks.documents import Documents, month_text, uuid_text
 # A bulk whose single documents the server has no room for is tried this often before the whole
 # call is given up as an outage, which the follower waits out.
 _TRIES = 6
+PARTS = 8  # of a request body, each built without a pause
 
 
 class IndexObserver(Protocol):
@@ -71,11 +72,10 @@ class IndexDestination:
         """Index every leaf; see ``Destination.write``. Nothing is held back."""
         under_way: list[asyncio.Task[None]] = []
         try:
-            for lines in self._bulks(ranges):
+            async for lines in self._bulks(ranges):
                 if len(under_way) >= self._in_flight:
                     await under_way.pop(0)
                 under_way.append(asyncio.ensure_future(self._store(lines)))
-                await asyncio.sleep(0)  # building a bulk keeps the loop busy: let others in
             while under_way:
                 await under_way.pop(0)
         finally:
@@ -91,22 +91,36 @@ class IndexDestination:
         """Close the connections."""
         await self._client.close()
 
-    def _bulks(self, ranges: Sequence[LeafRange]) -> Iterator[list[Line]]:
+    async def _bulks(self, ranges: Sequence[LeafRange]) -> AsyncIterator[list[Line]]:
         """Documents, cut into request bodies of about ``bulk_max_bytes``."""
+        body: list[Line] = []
+        body_bytes = 0
+        for part, part_bytes in self.parts(ranges):
+            if body and body_bytes + part_bytes > self._bulk_max_bytes:
+                yield body
+                body, body_bytes = [], 0
+            body += part
+            body_bytes += part_bytes
+            await asyncio.sleep(0)
+        if body:
+            yield body
+
+    def parts(self, ranges: Sequence[LeafRange]) -> Iterator[tuple[list[Line], int]]:
+        """Lines and their bytes, cut where other tasks may get their turn: a few milliseconds each."""
+        part_max_bytes = self._bulk_max_bytes // PARTS
         lines: list[Line] = []
         size_bytes = 0
         for leaves in ranges:
             log = str(leaves.name)
             for leaf, event in enumerate(leaves.events, leaves.first_leaf):
-                body = self._documents.document(event, log, leaf)
-                line = self._line(event, log, leaf, body)
-                if lines and size_bytes + len(line.text) > self._bulk_max_bytes:
-                    yield lines
-                    lines, size_bytes = [], 0
+                line = self._line(event, log, leaf, self._documents.document(event, log, leaf))
                 lines.append(line)
                 size_bytes += len(line.text)
+                if size_bytes >= part_max_bytes:
+                    yield lines, size_bytes
+                    lines, size_bytes = [], 0
         if lines:
-            yield lines
+            yield lines, size_bytes
 
     def _line(self, event: SealedEvent, log: str, leaf: int, body: bytes) -> Line:
         index = f"{self._prefix}-{month_text(event.occurred_at_us)}"

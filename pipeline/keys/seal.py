@@ -12,7 +12,7 @@ import os
 from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b, sha256
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 from cryptography.exceptions import InvalidTag
@@ -22,11 +22,14 @@ from pipeline.domain.records import SealedBlob
 from pipeline.keys.subjects import NOBODY, SubjectKey
 
 FORMAT_VERSION = 1
-_SORTED = orjson.OPT_SORT_KEYS
-_PREFIX_CACHE_MAX = 20_000
+_SORTED: Final = orjson.OPT_SORT_KEYS
+_NONCE_BYTES: Final = 12
+_NONCES_AT_ONCE: Final = 256
+_SHAPES_MAX: Final = 5_000
 
 # Of `nobody`, the fixed subject of values whose owner was erased: no key, no blob, zeros to commit to.
-_NO_COMMITMENT = b2a_base64(bytes(32), newline=False).decode()
+_NO_COMMITMENT = b2a_base64(bytes(32), newline=False)
+_NOBODY_NAME = b'"%b":' % str(NOBODY).encode()
 
 Flat = Mapping[str, Any]
 
@@ -40,17 +43,32 @@ class Sealed(NamedTuple):
     suspicious: bool
 
 
-class _PathPrefixes(dict[str, bytes]):
-    """``path ‖ 0x00``; bounded, because paths of a hostile schema are not."""
+class _Shape(NamedTuple):
+    """The commitments to values of the same paths, as JSON with a gap for each."""
 
-    def __missing__(self, path: str) -> bytes:
-        if len(self) >= _PREFIX_CACHE_MAX:
+    template: bytes
+    fields: Sequence[tuple[bytes, str]]  # path ‖ 0x00 and path, in the order of the gaps
+
+
+class _Shapes(dict[tuple[str, ...], _Shape]):
+    """By paths in the order in which they come; bounded, because paths of a hostile schema are not."""
+
+    def __missing__(self, paths: tuple[str, ...]) -> _Shape:
+        if len(self) >= _SHAPES_MAX:
             self.clear()
-        prefix = self[path] = path.encode() + b"\x00"
-        return prefix
+        ordered = sorted(paths, key=str.encode)
+        gaps = b",".join([orjson.dumps(path).replace(b"%", b"%%") + b':"%b"' for path in ordered])
+        shape = self[paths] = _Shape(
+            b"{" + gaps + b"}",
+            [(path.encode() + b"\x00", path) for path in ordered],
+        )
+        return shape
 
 
-_prefixes = _PathPrefixes()
+_shapes = _Shapes()
+_nonces: list[bytes] = []
+# A child process must not draw what its parent draws: a nonce may not come twice under one key.
+os.register_at_fork(after_in_child=_nonces.clear)
 
 
 def seal(
@@ -58,44 +76,64 @@ def seal(
 ) -> Sealed:
     """Seal one event: ``sealed`` holds the values of each subject by path, each subject once.
 
-    Values of a subject without a key (it was erased) are sealed to nobody: they are gone. The canonical bytes and the leaf hash depend on the event and the keys alone; the blobs differ
-    at every call (fresh nonces).
+    Values of a subject without a key (it was erased) are sealed to nobody: they are gone. The
+    canonical bytes and the leaf hash depend on the event and the keys alone; the blobs differ at
+    every call (fresh nonces).
     """
-    commitments: dict[str, dict[str, str]] = {}
-    blobs = []
-    nonces = os.urandom(12 * len(sealed))
     dumps = orjson.dumps
-    prefixes = _prefixes
-    at = 0
+    commitments: list[bytes] = []
+    blobs: list[SealedBlob] = []
+    erased: tuple[str, ...] = ()
     suspicious = False
     for key, values in sealed:
         if key is None:
-            nobody = commitments.setdefault(str(NOBODY), {})
-            nobody.update(dict.fromkeys(values, _NO_COMMITMENT))
+            erased += tuple(values)
             continue
-        event_key = blake2b(event_id, key=key.commit_key, digest_size=32).digest()
-        commitments[key.ref_text] = {
-            path: b2a_base64(
-                blake2b(
-                    prefixes[path] + dumps(value, option=_SORTED), key=event_key, digest_size=32
-                ).digest(),
-                newline=False,
-            ).decode("ascii")
-            for path, value in values.items()
-        }
-        nonce = nonces[at : at + 12]
-        at += 12
+        commitments.append(key.ref_name + _commitments(key, event_id, values))
         plain = dumps(values, option=_SORTED)
         suspicious = suspicious or may_hold_control(plain)
-        blobs.append(
-            SealedBlob(key.ref, nonce, key.blob_cipher.encrypt(nonce, plain, event_id + key.ref))
-        )
-    canonical = dumps(
-        {"clear": clear, "family": family, "sealed": commitments, "v": FORMAT_VERSION},
-        option=_SORTED,
+        nonce = _nonce()
+        ciphertext = key.blob_cipher.encrypt(nonce, plain, event_id + key.ref)
+        blobs.append(SealedBlob(key.ref, nonce, ciphertext))
+    if erased:
+        template = _shapes[erased].template
+        commitments.append(_NOBODY_NAME + template % ((_NO_COMMITMENT,) * len(erased)))
+    # Names have one length, so that these sort as the names do.
+    commitments.sort()
+    clear_json = dumps(clear, option=_SORTED)
+    canonical = b'{"clear":%b,"family":"%b","sealed":{%b},"v":%d}' % (
+        clear_json,
+        family.encode(),
+        b",".join(commitments),
+        FORMAT_VERSION,
     )
-    suspicious = suspicious or may_hold_control(canonical)
-    return Sealed(canonical, sha256(b"\x00" + canonical).digest(), blobs, suspicious)
+    leaf_hash = sha256(b"\x00" + canonical).digest()
+    return Sealed(canonical, leaf_hash, blobs, suspicious or may_hold_control(clear_json))
+
+
+def _commitments(key: SubjectKey, event_id: bytes, values: Flat) -> bytes:
+    """A JSON object: path → commitment, by path. A copied hash costs half of a new one."""
+    shape = _shapes[tuple(values)]
+    event_key = blake2b(event_id, key=key.commit_key, digest_size=32).digest()
+    keyed = blake2b(key=event_key, digest_size=32).copy
+    encoded = []
+    for prefix, path in shape.fields:
+        hashed = keyed()
+        hashed.update(prefix + orjson.dumps(values[path], option=_SORTED))
+        encoded.append(b2a_base64(hashed.digest(), newline=False))
+    return shape.template % tuple(encoded)
+
+
+def _nonce() -> bytes:
+    """12 fresh random bytes, drawn from the system many at a time."""
+    while True:
+        try:
+            return _nonces.pop()
+        except IndexError:
+            drawn = os.urandom(_NONCE_BYTES * _NONCES_AT_ONCE)
+            _nonces.extend(
+                [drawn[at : at + _NONCE_BYTES] for at in range(0, len(drawn), _NONCE_BYTES)]
+            )
 
 
 def commitment(key: SubjectKey, event_id: bytes, path: str, value: Any) -> bytes:

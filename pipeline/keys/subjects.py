@@ -37,11 +37,11 @@ class Subject(NamedTuple):
 class SubjectKey:
     """What one subject's values are sealed with: Kc for commitments, Kb for blobs."""
 
-    __slots__ = ("blob_cipher", "commit_key", "ref", "ref_text")
+    __slots__ = ("blob_cipher", "commit_key", "ref", "ref_name")
 
     def __init__(self, ref: UUID, key: bytes) -> None:
         self.ref = ref.bytes
-        self.ref_text = str(ref)
+        self.ref_name = b'"%b":' % str(ref).encode()  # as the name of a JSON member
         self.commit_key = blake2b(key=key, person=b"commit", digest_size=KEY_BYTES).digest()
         self.blob_cipher = AESGCM(blake2b(key=key, person=b"blob", digest_size=KEY_BYTES).digest())
 
@@ -127,6 +127,18 @@ class SubjectKeys:
         """Drop every cached key."""
         self._by_subject.clear()
         self._by_ref.clear()
+
+    def known(self, owned: Sequence[tuple[Subject, object]]) -> list[SubjectKey] | None:
+        """The keys of some subjects, in their order, if every one of them is in memory."""
+        cache = self._by_subject
+        keys = []
+        for subject, _values in owned:
+            key = cache.get(subject)
+            if key is None:
+                return None
+            cache.move_to_end(subject)
+            keys.append(key)
+        return keys
 
     async def resolve(self, wanted: Mapping[Subject, int]) -> dict[Subject, SubjectKey]:
         """The key of each subject; made where it has none. Values are an ``occurred_at`` in µs.

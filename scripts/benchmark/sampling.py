@@ -1,8 +1,8 @@
 """A sampling profiler of the main thread: where CPU time goes, without slowing what it watches.
 
 The standard library's cProfile costs more per call than most of the calls here. A sample is taken
-every millisecond of CPU time of the process, so threads that work beside make the main thread's
-shares look larger; compiled code counts for the Python line that called it.
+every millisecond (of real time: the kernel counts CPU time in steps of four); waiting, and uvloop's
+own work, show as the event loop's line. Compiled code counts for the Python line that called it.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ class Sampler:
 
     def start(self) -> None:
         """Begin to sample."""
-        signal.signal(signal.SIGPROF, self._sample)
-        signal.setitimer(signal.ITIMER_PROF, _EVERY_S, _EVERY_S)
+        signal.signal(signal.SIGALRM, self._sample)
+        signal.setitimer(signal.ITIMER_REAL, _EVERY_S, _EVERY_S)
 
     def stop(self) -> list[str]:
         """End, and say what was found: the lines of a text, the most costly first."""
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
         total = self._samples or 1
-        text = [f"{self._samples} samples, one per millisecond of CPU", "", "share  line (self)"]
+        text = [f"{self._samples} samples, one per millisecond", "", "share  line (self)"]
         for (file, name, line), count in self._lines.most_common(45):
             source = linecache.getline(file, line).strip()[:70]
             text.append(f"{count / total:6.1%} {_short(file)}:{line} {name}  {source}")

@@ -16,13 +16,15 @@ from benchmark.sampling import Sampler
 from pipeline.codec.wire import HEADER_BYTES, schema_id
 from pipeline.domain.logs import LogName
 from pipeline.domain.merkle import Frontier
-from pipeline.domain.records import RecordBatch, SealedEvent
+from pipeline.domain.records import LeafRange, RecordBatch, SealedEvent
 from sinks import archive_format, ocf, prepare, rows
+from sinks.bulk import Line
 from sinks.documents import Documents
-from sinks.index import IndexDestination
+from sinks.index import PARTS, IndexDestination
 
 LATE_AFTER_S = 86_400
 ROUNDS = 5
+BODY_BYTES = 2 << 20  # the default of `bulk_max_bytes`
 _NAME = LogName("bench", 0, 0)
 
 
@@ -101,8 +103,12 @@ def _judging(preparer: prepare.Preparer, batch: RecordBatch) -> Callable[[], Any
 def _sealing(preparer: prepare.Preparer, kind: Kind, batch: RecordBatch) -> Callable[[], Any]:
     judged = _judging(preparer, batch)()
     wanted = {subject: 0 for accepted in judged for subject, _values in accepted.owned}
-    keys = asyncio.run(preparer._keys.resolve(wanted))  # noqa: SLF001
-    return lambda: [prepare._seal(kind.family, accepted, keys) for accepted in judged]  # noqa: SLF001
+    asyncio.run(preparer._keys.resolve(wanted))  # noqa: SLF001
+    known = preparer._keys.known  # noqa: SLF001
+    return lambda: [
+        prepare._seal(kind.family, accepted, known(accepted.owned) or [])  # noqa: SLF001
+        for accepted in judged
+    ]
 
 
 def _rows(events: Sequence[SealedEvent]) -> None:
@@ -117,20 +123,18 @@ def _bulks(events: Sequence[SealedEvent]) -> None:
         b"\n".join([line.text for line in lines])
 
 
-def bulks(events: Sequence[SealedEvent], name: LogName, first_leaf: int) -> Any:
+def bulks(events: Sequence[SealedEvent], name: LogName, first_leaf: int) -> list[list[Line]]:
     """The request bodies that the index destination would send, as its lines."""
-    from pipeline.domain.records import LeafRange
-
     destination = IndexDestination(
         None,  # type: ignore[arg-type]
         Documents(late_after_s=LATE_AFTER_S),
         None,  # type: ignore[arg-type]
         prefix="audit-events",
-        bulk_max_bytes=5 << 20,
+        bulk_max_bytes=PARTS * BODY_BYTES,
         retry_first_s=1,
         retry_max_s=1,
     )
-    return destination._bulks([LeafRange(1, name, first_leaf, events)])  # noqa: SLF001
+    return [lines for lines, _bytes in destination.parts([LeafRange(1, name, first_leaf, events)])]
 
 
 def _datums(events: Sequence[SealedEvent]) -> None:

@@ -60,7 +60,7 @@ def test_the_hot_path_writes_the_canonical_bytes(
 def test_every_value_is_committed_to_and_comes_back(sealed: dict[str, Any]) -> None:
     done = seal("authentication", EVENT.bytes, CLEAR, [(KEY, sealed)])
 
-    commitments = json.loads(done.canonical)["sealed"][KEY.ref_text]
+    commitments = json.loads(done.canonical)["sealed"][str(UUID(bytes=KEY.ref))]
     assert {path: b64decode(text) for path, text in commitments.items()} == {
         path: commitment(KEY, EVENT.bytes, path, value) for path, value in sealed.items()
     }
