@@ -7,12 +7,14 @@ Source: Apache Avro 1.12 specification, "Binary encoding".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite
 from struct import unpack_from
 
 from pipeline.domain.errors import InvalidRecord, Reason
 
 _VARINT_MAX_BYTES = 10
+_HIGH_BITS_OF_SEVEN = sum(128 << 7 * at for at in range(7))
 
 
 def raw_varint(b: bytes, p: int) -> tuple[int, int]:
@@ -36,6 +38,22 @@ def raw_varint(b: bytes, p: int) -> tuple[int, int]:
 
 def read_long(b: bytes, p: int) -> tuple[int, int]:
     """A zig-zag long and the position after it."""
+    first = b[p]
+    if first < 128:
+        return (first >> 1) ^ -(first & 1), p + 1
+    second = b[p + 1]
+    if second < 128:
+        return (((second << 7) + first - 128) >> 1) ^ -(first & 1), p + 2
+    octets = b[p + 2 : p + 8]
+    if len(octets) == 6:
+        c, d, e, f, g, last = octets
+        if c & d & e & f & g > 127 >= last:  # eight bytes: a time in microseconds
+            number = (
+                (first + (second << 7) + (c << 14) + (d << 21))
+                + ((e + (f << 7) + (g << 14) + (last << 21)) << 28)
+                - _HIGH_BITS_OF_SEVEN
+            )
+            return (number >> 1) ^ -(number & 1), p + 8
     number, p = raw_varint(b, p)
     return (number >> 1) ^ -(number & 1), p
 
@@ -92,12 +110,12 @@ def read_fixed(b: bytes, p: int, size: int) -> tuple[bytes, int]:
     return b[p : p + size], p + size
 
 
-def read_boolean(b: bytes, p: int) -> tuple[bool, int]:
-    """One byte, 0 or 1; anything else is malformed."""
-    byte = b[p]
-    if byte > 1:
-        raise InvalidRecord(Reason.MALFORMED, "a boolean that is neither 0 nor 1")
-    return byte == 1, p + 1
+def read_enum(b: bytes, p: int, path: str, symbols: Sequence[str]) -> tuple[str, int]:
+    """One of ``symbols``."""
+    number, p = raw_varint(b, p)
+    if number & 1 or number >= 2 * len(symbols):
+        raise InvalidRecord(Reason.MALFORMED, f"{path}: no such symbol")
+    return symbols[number >> 1], p
 
 
 def read_real(b: bytes, p: int, path: str, form: str, size: int) -> tuple[str, int]:
@@ -112,37 +130,25 @@ def read_real(b: bytes, p: int, path: str, form: str, size: int) -> tuple[str, i
     return repr(number), p + size
 
 
-class Block:
-    """The blocks of an array or a map: counts bounded together, declared sizes checked.
+def next_block(
+    b: bytes, p: int, path: str, most: int, seen: int, end: int
+) -> tuple[int, int, int, int]:
+    """The next block of an array or a map, whose items so far are read: counts bounded together,
+    declared sizes checked.
 
-    Use: ``block = Block(path, most)``; ``count, p = block.begin(b, p)`` until the count is 0; after
-    each block's items ``block.end(p)``.
+    ``seen`` is how many items the blocks before have, ``end`` where the last of them said that it
+    ends (-1: it did not). Gives how many items this one has (0: no further block), ``seen`` and
+    ``end`` with it, and where its items begin.
     """
-
-    __slots__ = ("_end", "_most", "_path", "_seen")
-
-    def __init__(self, path: str, most: int) -> None:
-        self._path = path
-        self._most = most
-        self._seen = 0
-        self._end = -1
-
-    def begin(self, b: bytes, p: int) -> tuple[int, int]:
-        """How many items the next block has (0: the end), and where they begin."""
-        count, p = read_long(b, p)
-        self._end = -1
-        if count < 0:
-            count = -count
-            size, p = read_length(b, p)
-            self._end = p + size
-        self._seen += count
-        if self._seen > self._most:
-            raise InvalidRecord(
-                Reason.LIMIT_EXCEEDED, f"{self._path}: more than {self._most} items"
-            )
-        return count, p
-
-    def end(self, p: int) -> None:
-        """The block's items are read: they fill the size that it declared, if it did."""
-        if self._end not in (-1, p):
-            raise InvalidRecord(Reason.MALFORMED, f"{self._path}: a block of another size")
+    if end not in (-1, p):
+        raise InvalidRecord(Reason.MALFORMED, f"{path}: a block of another size")
+    count, p = read_long(b, p)
+    end = -1
+    if count < 0:
+        count = -count
+        size, p = read_length(b, p)
+        end = p + size
+    seen += count
+    if seen > most:
+        raise InvalidRecord(Reason.LIMIT_EXCEEDED, f"{path}: more than {most} items")
+    return count, seen, end, p

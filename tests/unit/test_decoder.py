@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import avro_schemas
+from pipeline.codec.avro_reader import read_long
 from pipeline.codec.compiler import compile_decoder
 from pipeline.codec.decoders import check_required
 from pipeline.codec.limits import Limits
@@ -220,6 +221,71 @@ def test_a_schema_that_cannot_be_used_says_so(name: str) -> None:
         compile_decoder(UNUSABLE[name], SealingPolicy({}), LIMITS)
 
     assert refused.value.reason is Reason.SCHEMA_UNUSABLE
+
+
+def varint(number: int, more_bytes: int = 0) -> bytes:
+    """A zig-zag long, with bytes that add nothing: the specification does not forbid them."""
+    rest = (number << 1) ^ (number >> 63)
+    octets = bytearray()
+    while rest > 127 or more_bytes:
+        more_bytes -= rest <= 127
+        octets.append(rest & 127 | 128)
+        rest >>= 7
+    return bytes([*octets, rest])
+
+
+@given(number=st.integers(-(2**63), 2**63 - 1), after=st.binary(max_size=9))
+def test_a_long_of_any_width_is_read_and_nothing_after_it(number: int, after: bytes) -> None:
+    octets = varint(number)
+
+    assert read_long(octets + after, 0) == (number, len(octets))
+
+
+@pytest.mark.parametrize("more_bytes", range(1, 8))
+def test_longer_forms_of_a_number_mean_the_same(more_bytes: int) -> None:
+    kinds = [["null", "string"], {"type": "enum", "name": "E", "symbols": ["a", "b"]}, "int"]
+    fields = [{"name": f"f{at}", "type": kind} for at, kind in enumerate(kinds)]
+    read_all = compile_decoder(
+        {"type": "record", "name": "R", "fields": fields}, SealingPolicy({}), LIMITS
+    )
+    one, three = varint(1, more_bytes), varint(3, more_bytes)
+
+    _clear, groups = read_all(one + three + b"abc" + one + three, 0)
+
+    assert groups["actor"] == {"f0": "abc", "f1": "b", "f2": 3}
+
+
+@pytest.mark.parametrize("blocks", [[3], [1, 2], [-3], [1, -1, 1], [-1, -2]])
+def test_an_array_is_read_in_any_blocks(blocks: list[int]) -> None:
+    kind = {"type": "array", "items": "string"}
+    schema = {"type": "record", "name": "R", "fields": [{"name": "f", "type": kind}]}
+    read_blocks = compile_decoder(schema, SealingPolicy({}), Limits(items=3))
+    body, item = b"", b"\x02x"
+    for count in blocks:
+        size = varint(abs(count) * len(item)) if count < 0 else b""
+        body += varint(count) + size + item * abs(count)
+
+    assert read_blocks(body + b"\x00", 0)[1]["actor"] == {"f": ["x"] * 3}
+    for wrong, reason in [
+        (body + b"\x02" + item + b"\x00", Reason.LIMIT_EXCEEDED),
+        (body + b"\x01\x04" + item + b"\x00", Reason.LIMIT_EXCEEDED),
+        (b"\x01\x06" + item + b"\x00", Reason.MALFORMED),
+    ]:
+        with pytest.raises(InvalidRecord) as refused:
+            read_blocks(wrong, 0)
+        assert refused.value.reason is reason
+
+
+@pytest.mark.parametrize("body", [b"\x02\x04k", b"\x02\x02k\x04\xc3", b"\x02\x04\xc3"])
+def test_a_map_that_ends_inside_a_text_is_truncated(body: bytes) -> None:
+    kind = {"type": "map", "values": "string"}
+    schema = {"type": "record", "name": "R", "fields": [{"name": "f", "type": kind}]}
+    labels = compile_decoder(schema, SealingPolicy({}), LIMITS)
+
+    with pytest.raises(InvalidRecord) as refused:
+        labels(body, 0)
+
+    assert refused.value.reason is Reason.TRUNCATED
 
 
 def test_deep_maps_are_read_within_the_limits() -> None:
