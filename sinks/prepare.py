@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from pipeline.codec import judge
@@ -48,6 +49,11 @@ class _Judged(NamedTuple):
     occurred_at_us: int
     clear: Flat
     owned: Sequence[tuple[Subject, Flat]]  # the actor's first
+
+
+# Named tuples of what is at hand already: their own constructors are calls in Python.
+_judged = partial(tuple.__new__, _Judged)
+_subject_of = partial(tuple.__new__, Subject)
 
 
 class _Going:
@@ -171,50 +177,74 @@ class Preparer:
                 done.dead.append(_letter(batch, judged.record, refusal))
 
     def _judge(self, record: Record, schema: int, clear: Flat, groups: Groups) -> _Judged:
-        octets = judge.event_id(clear["event_id"])
-        clear["event_id"] = clear["event_id"].lower()
-        judge.check_tenant(clear["tenant"], self._tenants, "tenant")
+        text = clear["event_id"]
+        octets = judge.event_id(text)
+        clear["event_id"] = text.lower()
+        if clear["tenant"] not in self._tenants:
+            raise InvalidRecord(Reason.TENANT_UNKNOWN, "tenant")
         occurred_at_us: int = clear["occurred_at"]
         imported: bool = clear["imported"]
-        judge.check_time(occurred_at_us, record, self._horizon, imported=imported)
+        judge.check_time(occurred_at_us, record.timestamp * 1000, self._horizon, imported=imported)
         if imported:
             judge.check_import(record, self._import_key)
         owned = self._owners(clear, groups, occurred_at_us)
-        return _Judged(record, schema, octets, occurred_at_us, clear, owned)
+        return _judged((record, schema, octets, occurred_at_us, clear, owned))
 
     def _owners(
         self, clear: Flat, groups: Groups, occurred_at_us: int
     ) -> Sequence[tuple[Subject, Flat]]:
         """Each subject once, with the values that are sealed to it; the actor first."""
-        owned: dict[Subject, Flat] = {}
-        for prefix, values in groups.items():
-            subject = self._subject(prefix, clear, groups, occurred_at_us)
-            if not values and prefix != ACTOR:
-                continue
-            known = owned.get(subject)
-            owned[subject] = values if known is None else {**known, **values}
-        return [(subject, values) for subject, values in owned.items() if values]
-
-    def _subject(self, prefix: str, clear: Flat, groups: Groups, occurred_at_us: int) -> Subject:
-        """The subject of a group's values: its party, or the tenant's unattributed key."""
-        if prefix == UNATTRIBUTED:
-            return unattributed(clear["tenant"], occurred_at_us)
-        if prefix in _FIRST_PARTY:
-            first = _FIRST_PARTY[prefix]
-            prefix = first if first in groups else ACTOR
-        tenant_path, id_type_path, id_path = self._party_paths[prefix]
-        tenant = clear.get(tenant_path)
-        judge.check_tenant(tenant, self._tenants, tenant_path)
-        identifier = groups[prefix].get(id_path) or clear.get(id_path)
-        id_type = clear.get(id_type_path, UNKNOWN_ID)
+        values = groups[ACTOR]
+        tenant = clear["actor.tenant"]
+        if tenant not in self._tenants:
+            raise InvalidRecord(Reason.TENANT_UNKNOWN, "actor.tenant")
+        identifier = values.get("actor.id") or clear.get("actor.id")
+        id_type = clear["actor.id_type"]
         if (
             not identifier
             or id_type == UNKNOWN_ID
+            or clear["actor.type"] == ANONYMOUS
             or not tenant
-            or (prefix == ACTOR and clear["actor.type"] == ANONYMOUS)
         ):
+            actor = unattributed(clear["tenant"], occurred_at_us)
+        else:
+            actor = _subject_of((tenant, id_type, identifier))
+        if len(groups) == 1:
+            return ((actor, values),) if values else ()
+        owned = {actor: values}
+        for prefix, more in groups.items():
+            if prefix == ACTOR:
+                continue
+            subject = self._party(prefix, actor, clear, groups, occurred_at_us)
+            if more:
+                known = owned.setdefault(subject, more)
+                if known is not more:
+                    owned[subject] = {**known, **more}
+        if not owned[actor]:
+            del owned[actor]
+        return tuple(owned.items())
+
+    def _party(
+        self, prefix: str, actor: Subject, clear: Flat, groups: Groups, occurred_at_us: int
+    ) -> Subject:
+        """The subject of a group's values other than the actor's: the party that the prefix names,
+        or the tenant's unattributed key.
+        """
+        if prefix == UNATTRIBUTED:
             return unattributed(clear["tenant"], occurred_at_us)
-        return Subject(tenant, id_type, identifier)
+        if prefix in _FIRST_PARTY:
+            prefix = _FIRST_PARTY[prefix]
+            if prefix not in groups:
+                return actor
+        tenant_path, id_type_path, id_path = self._party_paths[prefix]
+        tenant = clear.get(tenant_path)
+        if tenant not in self._tenants:
+            raise InvalidRecord(Reason.TENANT_UNKNOWN, tenant_path)
+        identifier = groups[prefix].get(id_path) or clear.get(id_path)
+        id_type = clear.get(id_type_path, UNKNOWN_ID)
+        if not identifier or id_type == UNKNOWN_ID or not tenant:
+            return unattributed(clear["tenant"], occurred_at_us)
+        return _subject_of((tenant, id_type, identifier))
 
 
 def _seal(family: str, judged: _Judged, keys: Sequence[SubjectKey | None]) -> SealedEvent:

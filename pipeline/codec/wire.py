@@ -12,6 +12,7 @@ from pipeline.domain.errors import InvalidRecord, Reason
 HEADER = Struct(">bI")
 HEADER_BYTES = HEADER.size
 _MAGIC = 0
+_unpack = HEADER.unpack_from
 
 
 def schema_id(value: bytes | None, max_bytes: int) -> int:
@@ -20,17 +21,24 @@ def schema_id(value: bytes | None, max_bytes: int) -> int:
     Raises:
         InvalidRecord: There is no value, no body, another magic byte, or too much of it.
     """
+    if value and HEADER_BYTES <= len(value) <= max_bytes + HEADER_BYTES:
+        magic, schema = _unpack(value)
+        if magic == _MAGIC:
+            return schema  # type: ignore[no-any-return]
+    raise _refusal(value, max_bytes)
+
+
+def _refusal(value: bytes | None, max_bytes: int) -> InvalidRecord:
+    """Why a value has no header, or too much after it."""
     if value is None:
-        raise InvalidRecord(Reason.NULL_VALUE)
+        return InvalidRecord(Reason.NULL_VALUE)
     if not value:
-        raise InvalidRecord(Reason.EMPTY_VALUE)
+        return InvalidRecord(Reason.EMPTY_VALUE)
     if value[0] != _MAGIC:
-        raise InvalidRecord(Reason.WRONG_MAGIC, f"first byte {value[0]}")
+        return InvalidRecord(Reason.WRONG_MAGIC, f"first byte {value[0]}")
     if len(value) < HEADER_BYTES:
-        raise InvalidRecord(Reason.TRUNCATED, "shorter than the wire format's header")
-    if len(value) > max_bytes + HEADER_BYTES:
-        raise InvalidRecord(Reason.TOO_LARGE, f"more than {max_bytes} bytes")
-    return int.from_bytes(value[1:5], "big")
+        return InvalidRecord(Reason.TRUNCATED, "shorter than the wire format's header")
+    return InvalidRecord(Reason.TOO_LARGE, f"more than {max_bytes} bytes")
 
 
 def frame(schema: int, body: bytes) -> bytes:
