@@ -53,7 +53,9 @@ class Feed(Protocol):
 class Prepare(Protocol):
     """``sinks.prepare.Preparer``."""
 
-    async def prepare(self, batch: RecordBatch, head: LogHead) -> PreparedBatch: ...
+    async def prepare(
+        self, batches: Sequence[tuple[RecordBatch, LogHead]]
+    ) -> list[PreparedBatch]: ...
 
 
 class PartitionControl(Protocol):
@@ -191,18 +193,22 @@ class Delivery:
     # --- the two tasks; the worker runs both until it ends ---
 
     async def run_prepare(self) -> None:
-        """Prepare fetched batches in order, one after the other."""
+        """Prepare what is fetched, in order: all of it at once, up to ``batch_events``."""
         while True:
             while not self._fetched or self._prepared_events() >= self._limits.batch_events:
                 await self._wait()
-            flight = self._fetched.popleft()
-            if flight.lane.active:
-                await self._prepare(flight)
-            if flight.prepared is None:
-                self._landed(flight)
-            else:
-                self._prepared.append(flight)
-                self._changed.set()
+            flights: list[_Flight] = []
+            records = 0
+            while self._fetched and records < self._limits.batch_events:
+                flights.append(self._fetched.popleft())
+                records += len(flights[-1].batch.records)
+            await self._prepare([flight for flight in flights if flight.lane.active])
+            for flight in flights:
+                if flight.prepared is None:
+                    self._landed(flight)
+                else:
+                    self._prepared.append(flight)
+            self._changed.set()
 
     async def run_write(self) -> None:
         """Write what is prepared, all of it in one transaction, up to ``batch_events``."""
@@ -224,21 +230,22 @@ class Delivery:
 
     # --- preparing ---
 
-    async def _prepare(self, flight: _Flight) -> None:
-        lane, batch = flight.lane, flight.batch
-        prepared = await self._through_outages(
-            [lane], lambda: self._preparer.prepare(batch, lane.head)
-        )
-        if prepared is None:
+    async def _prepare(self, flights: Sequence[_Flight]) -> None:
+        lanes = [flight.lane for flight in flights]
+        batches = [(flight.batch, flight.lane.head) for flight in flights]
+        prepared = await self._through_outages(lanes, lambda: self._preparer.prepare(batches))
+        letters = [letter for batch in prepared or () for letter in batch.dead]
+        if prepared is None or (letters and not await self._bury(lanes, letters)):
             return
-        if prepared.dead and not await self._bury([lane], prepared.dead):
-            return
-        flight.prepared = prepared
-        if lane.is_rotten(len(batch.records), len(prepared.dead), self._limits):
-            why = f"more than {self._limits.dead_letter_ratio:.0%} of the records are dead letters"
-            await self._through_outages(
-                [lane], lambda: self._control.pause(batch.topic, batch.partition, why)
-            )
+        for flight, batch in zip(flights, prepared, strict=True):
+            flight.prepared = batch
+            if flight.lane.is_rotten(len(flight.batch.records), len(batch.dead), self._limits):
+                await self._pause(flight)
+
+    async def _pause(self, flight: _Flight) -> None:
+        why = f"more than {self._limits.dead_letter_ratio:.0%} of the records are dead letters"
+        pause = partial(self._control.pause, flight.batch.topic, flight.batch.partition, why)
+        await self._through_outages([flight.lane], pause)
 
     async def _bury(self, lanes: Sequence[Lane], letters: Sequence[DeadLetter]) -> bool:
         """Publish dead letters; false if every lane was revoked first."""

@@ -111,7 +111,7 @@ async def sealed(preparer: Preparer, batch: RecordBatch, log_id: int) -> Prepare
         ValueError: The preparer refused an event of the bench.
     """
     head = LogHead(log_id, LogName(batch.topic, batch.partition, 0), 0, 0)
-    prepared = await preparer.prepare(batch, head)
+    (prepared,) = await preparer.prepare([(batch, head)])
     if prepared.dead:
         raise ValueError(f"{len(prepared.dead)} events refused: {prepared.dead[0].reason}")
     return prepared
