@@ -15,6 +15,9 @@ help: ## list the commands
 setup: .venv/.ready ## virtual environment with pinned packages (the others call it)
 
 .venv/.ready: requirements-dev.lock pyproject.toml
+	@if [ -L .venv ]; then \
+		echo "audit-trail: .venv is a link, and making it anew would empty what it points to:" \
+			"run make setup there, or remove the link" >&2; exit 1; fi
 	@python=$$(infra/local/require.sh) || exit 1; \
 	echo "audit-trail: making .venv (about 120 MB of Python packages the first time)" >&2; \
 	$$python -m venv --clear .venv
