@@ -11,6 +11,7 @@ from yarl import URL
 from agents.transport import BatchConsumer, BatchTransport, RawPartitions
 from pipeline.domain.errors import ConfigurationError
 from pipeline.settings import Settings
+from pipeline.tls import client_context
 
 # Records unpacked, and then prepared, at a time: about 50 ms in which nothing else runs.
 _POLL_RECORDS = 1_000
@@ -72,7 +73,7 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     """The TLS context of the broker connection, if the security protocol has TLS."""
     if not settings.kafka_security_protocol.endswith("SSL"):
         return None
-    return ssl.create_default_context(cafile=settings.kafka_ca_file)
+    return client_context(settings.kafka_ca_file, "AUDIT_KAFKA_CA_FILE")
 
 
 def credentials(settings: Settings) -> Any:

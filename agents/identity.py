@@ -14,7 +14,8 @@ from typing import TypeVar
 from confluent_kafka import KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-from pipeline.domain.errors import ChainBroken, Unavailable
+from pipeline.domain.errors import ChainBroken, ConfigurationError, Unavailable
+from pipeline.kafka_access import Complaints, client_configuration
 from pipeline.settings import Settings
 
 _Answer = TypeVar("_Answer")
@@ -24,12 +25,17 @@ class TopicFacts:
     """Asks the broker, off the event loop.
 
     Its methods raise ``ChainBroken`` for a topic that is not there, ``Unavailable`` when the broker
-    does not answer.
+    does not answer, ``ConfigurationError`` when it refuses the credentials or is not trusted.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._timeout_s = settings.request_timeout_s
-        self._admin = AdminClient(confluent_configuration(settings))
+        self._complaints = Complaints()
+        self._admin = AdminClient(client_configuration(settings, self._complaints))
+
+    async def reach(self) -> None:
+        """Return once a broker has let this client in."""
+        await asyncio.to_thread(self._ask, "", self._cluster_id)
 
     async def ids(self, topic: str) -> tuple[str, str]:
         """(cluster id, topic id)."""
@@ -38,6 +44,10 @@ class TopicFacts:
     async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """(offset of the first record that is there, offset after the last one)."""
         return await asyncio.to_thread(self._ask, topic, lambda name: self._bounds(name, partition))
+
+    def _cluster_id(self, _topic: str) -> str:
+        cluster = self._admin.describe_cluster(request_timeout=self._timeout_s)
+        return str(cluster.result(self._timeout_s).cluster_id)
 
     def _ids(self, topic: str) -> tuple[str, str]:
         cluster = self._admin.describe_cluster(request_timeout=self._timeout_s)
@@ -55,31 +65,20 @@ class TopicFacts:
         )
         return first.result(self._timeout_s).offset, end.result(self._timeout_s).offset
 
-    @staticmethod
-    def _ask(topic: str, question: Callable[[str], _Answer]) -> _Answer:
+    def _ask(self, topic: str, question: Callable[[str], _Answer]) -> _Answer:
+        self._complaints.refusal = ""
         try:
             return question(topic)
         except KafkaException as error:
             if error.args[0].name() == "UNKNOWN_TOPIC_OR_PART":
                 raise ChainBroken(topic, "no such topic; run `audit-trail topics create`") from None
+            self._raise_refusal()
             raise Unavailable("kafka", error.args[0].name()) from None
         except TimeoutError:
+            self._raise_refusal()
             raise Unavailable("kafka", "no answer") from None
 
-
-def confluent_configuration(settings: Settings) -> dict[str, str | int | float]:
-    """How confluent-kafka's clients reach the broker."""
-    configuration: dict[str, str | int | float] = {
-        "bootstrap.servers": settings.kafka_bootstrap,
-        "security.protocol": settings.kafka_security_protocol,
-        "log_level": 0,
-    }
-    if settings.kafka_security_protocol.startswith("SASL"):
-        configuration |= {
-            "sasl.mechanism": settings.kafka_sasl_mechanism,
-            "sasl.username": settings.kafka_username,
-            "sasl.password": settings.kafka_password.get_secret_value(),
-        }
-    if settings.kafka_ca_file is not None:
-        configuration["ssl.ca.location"] = str(settings.kafka_ca_file)
-    return configuration
+    def _raise_refusal(self) -> None:
+        self._admin.poll(0)  # hands over the complaints
+        if self._complaints.refusal:
+            raise ConfigurationError(f"kafka: {self._complaints.refusal}") from None

@@ -54,6 +54,8 @@ class Settings(BaseSettings):
         SecretStr(""), description="Basic authentication password."
     )
 
+    registry_ca_file: Path | None = Field(None, description="CA certificates for https.")
+
     # --- PostgreSQL ---
     database_url: SecretStr = Field(
         SecretStr("postgresql://audit_writer@127.0.0.1:15432/audit"),
@@ -81,6 +83,7 @@ class Settings(BaseSettings):
     s3_region: str = Field("us-east-1", description="Region of both buckets.")
     s3_access_key_id: str = Field("", description="Empty: the SDK's own credential chain.")
     s3_secret_access_key: SecretStr = Field(SecretStr(""), description="Goes with the key id.")
+    s3_ca_file: Path | None = Field(None, description="CA certificates for https.")
     s3_archive_bucket: str = Field("audit-archive", description="Versioned, Object Lock.")
     s3_vault_bucket: str = Field("audit-vault", description="Blobs and key escrow; no lock.")
     s3_lock_mode: str = Field(

@@ -17,6 +17,7 @@ from elasticsearch.serializer import JsonSerializer
 
 from pipeline.domain.errors import ConfigurationError, Unavailable
 from pipeline.domain.records import SealedEvent
+from pipeline.tls import failure
 from sinks.index_fields import index_template, mapping
 
 _CONFLICT = 409
@@ -108,6 +109,10 @@ def unavailable(detail: str) -> Unavailable:
     return Unavailable("elasticsearch", detail)
 
 
+def _unreached(error: TransportError) -> Unavailable:
+    return unavailable(failure(error, "AUDIT_ELASTICSEARCH_CA_FILE"))
+
+
 class _Orjson(JsonSerializer):
     def json_dumps(self, data: Any) -> bytes:
         return orjson.dumps(data, default=self.default)
@@ -150,7 +155,7 @@ class BulkClient:
                 "POST", _BULK_PATH, headers=_BULK_HEADERS, body=body
             )
         except TransportError as error:
-            raise unavailable(type(error).__name__) from error
+            raise _unreached(error) from error
         except ApiError as error:
             if error.status_code == _TOO_LARGE:
                 return BulkAnswer(errors=True, items=[], too_large=True)
@@ -179,7 +184,7 @@ class BulkClient:
             if error.error != "resource_already_exists_exception":
                 raise unavailable(f"cannot create an index: {error.error}") from None
         except TransportError as error:
-            raise unavailable(type(error).__name__) from error
+            raise _unreached(error) from error
 
     async def close(self) -> None:
         """Close the connections."""
@@ -207,7 +212,7 @@ async def prepare_index(
         )
         would_be = await client.indices.simulate_index_template(name=f"{prefix}-2000.01")
     except TransportError as error:
-        raise unavailable(type(error).__name__) from error
+        raise _unreached(error) from error
     except ApiError as error:
         if error.status_code in _THROTTLED or error.status_code >= 500:
             raise unavailable(f"status {error.status_code}") from None

@@ -28,6 +28,7 @@ from botocore.exceptions import (
 from urllib3.exceptions import HTTPError
 
 from pipeline.domain.errors import ConfigurationError, Unavailable
+from pipeline.tls import failure
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -214,7 +215,7 @@ class S3:
         except ParamValidationError:
             raise  # a bug of ours
         except (BotoCoreError, HTTPError, OSError) as error:
-            raise Unavailable("s3", type(error).__name__) from None
+            raise Unavailable("s3", failure(error, "AUDIT_S3_CA_FILE")) from None
 
     async def close(self) -> None:
         """End the threads, then the connections."""
@@ -235,12 +236,14 @@ def connect(
     region: str,
     access_key_id: str = "",
     secret_access_key: str = "",
+    ca_file: str | None = None,
     timeout_s: float = 10.0,
     threads: int = 4,
 ) -> S3:
     """A client without retries; nothing is asked of the server yet.
 
-    An empty endpoint is AWS; an empty key id leaves the SDK's own credential chain.
+    An empty endpoint is AWS; an empty key id leaves the SDK's own credential chain; without a CA
+    file the SDK's own authorities are trusted.
     """
     config = Config(
         connect_timeout=min(timeout_s, 3.0),
@@ -255,6 +258,7 @@ def connect(
         "s3",
         endpoint_url=endpoint_url or None,
         region_name=region,
+        verify=ca_file,
         aws_access_key_id=access_key_id or None,
         aws_secret_access_key=secret_access_key or None,
         config=config,

@@ -7,6 +7,7 @@ registry does not know is remembered for ``unknown_for_s`` only, since it may be
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,10 @@ import aiohttp
 import orjson
 
 from pipeline.domain.errors import InvalidRecord, Reason, Unavailable
+from pipeline.tls import failure
 
 _UNKNOWN = (400, 404, 422)  # what registries answer for an id that they cannot have
+_REFUSED = (401, 403)
 _SERVER_ERROR = 500
 _TOO_MANY = 429
 _LARGEST_ID = 2**31 - 1  # ids are Java ints
@@ -43,13 +46,17 @@ class SchemaRegistry:
         *,
         username: str = "",
         password: str = "",
+        tls: ssl.SSLContext | None = None,
         timeout_s: float = 10.0,
         unknown_for_s: float = 10.0,
         unknown_max: int = 1_000,
         now: Callable[[], float] | None = None,
     ) -> None:
         self._url = url.rstrip("/")
-        self._auth = aiohttp.BasicAuth(username, password) if username else None
+        self._headers = (
+            {"Authorization": aiohttp.encode_basic_auth(username, password)} if username else {}
+        )
+        self._tls = tls
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._unknown_for_s = unknown_for_s
         self._unknown_max = unknown_max
@@ -61,7 +68,11 @@ class SchemaRegistry:
 
     async def open(self) -> None:
         """Make the connection pool; asks nothing yet."""
-        self._session = aiohttp.ClientSession(auth=self._auth, timeout=self._timeout)
+        self._session = aiohttp.ClientSession(
+            headers=self._headers,
+            timeout=self._timeout,
+            connector=aiohttp.TCPConnector(ssl=True if self._tls is None else self._tls),
+        )
 
     async def close(self) -> None:
         """Cancel what is asked and close the pool."""
@@ -126,9 +137,15 @@ class SchemaRegistry:
                 body = await response.read()
                 if response.status in _UNKNOWN:
                     return None
+                if response.status in _REFUSED:
+                    raise Unavailable(
+                        "registry",
+                        f"status {response.status}: it refuses AUDIT_REGISTRY_USERNAME or"
+                        " AUDIT_REGISTRY_PASSWORD",
+                    )
                 if response.status >= _SERVER_ERROR or response.status == _TOO_MANY:
                     raise Unavailable("registry", f"status {response.status}")
                 response.raise_for_status()
                 return orjson.loads(body)
         except (aiohttp.ClientError, TimeoutError, OSError, orjson.JSONDecodeError) as error:
-            raise Unavailable("registry", type(error).__name__) from error
+            raise Unavailable("registry", failure(error, "AUDIT_REGISTRY_CA_FILE")) from error

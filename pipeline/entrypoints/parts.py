@@ -30,6 +30,7 @@ from pipeline.keys.subjects import SubjectKeys
 from pipeline.logging import log_event
 from pipeline.metrics import Metrics
 from pipeline.settings import Settings
+from pipeline.tls import checked_ca_file, client_context
 from sinks import bulk, s3
 from sinks.archive import ArchiveDestination
 from sinks.archive_reader import ArchiveReader
@@ -167,6 +168,7 @@ async def open_parts(settings: Settings, metrics: Metrics) -> AsyncIterator[Part
             region=settings.s3_region,
             access_key_id=settings.s3_access_key_id,
             secret_access_key=settings.s3_secret_access_key.get_secret_value(),
+            ca_file=checked_ca_file(settings.s3_ca_file, "AUDIT_S3_CA_FILE"),
             timeout_s=timeout_s,
         )
         retention: dict[str, int] = {}
@@ -234,7 +236,9 @@ async def until_available(call: Callable[[], Awaitable[_T]], settings: Settings)
         except Unavailable as outage:
             if time.monotonic() - down_since > settings.outage_limit_s:
                 raise
-            log_event(log, "server_waited_for", level=logging.WARNING, server=outage.what)
+            log_event(
+                log, "server_waited_for", level=logging.WARNING, server=outage.what, why=str(outage)
+            )
         await asyncio.sleep(wait_s)
         wait_s = min(2 * wait_s, settings.retry_max_s)
 
@@ -297,6 +301,7 @@ async def _preparer(settings: Settings, keys: SubjectKeys, stack: AsyncExitStack
         settings.registry_url,
         username=settings.registry_username,
         password=settings.registry_password.get_secret_value(),
+        tls=client_context(settings.registry_ca_file, "AUDIT_REGISTRY_CA_FILE"),
         timeout_s=settings.request_timeout_s,
     )
     await registry.open()
@@ -355,7 +360,7 @@ def _index(settings: Settings, metrics: Metrics) -> tuple[AsyncElasticsearch, In
         settings.elasticsearch_url,
         username=settings.elasticsearch_username,
         password=settings.elasticsearch_password.get_secret_value(),
-        ca_file=str(settings.elasticsearch_ca_file) if settings.elasticsearch_ca_file else None,
+        ca_file=checked_ca_file(settings.elasticsearch_ca_file, "AUDIT_ELASTICSEARCH_CA_FILE"),
         timeout_s=settings.request_timeout_s,
     )
     destination = IndexDestination(

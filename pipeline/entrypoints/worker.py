@@ -29,7 +29,7 @@ from agents.positions import Positions, Waits
 from agents.transport import settle
 from pipeline.domain.errors import AuditTrailError, ConfigurationError, Unavailable
 from pipeline.entrypoints.health import HealthServer
-from pipeline.entrypoints.parts import Parts, open_parts
+from pipeline.entrypoints.parts import Parts, open_parts, until_available
 from pipeline.entrypoints.worker_state import worker_state
 from pipeline.logging import configure_logging, log_event
 from pipeline.metrics import Metrics
@@ -114,7 +114,9 @@ async def _run(settings: Settings) -> int:
     async with AsyncExitStack() as stack:
         try:
             parts = await stack.enter_async_context(open_parts(settings, metrics))
-            positions, delivery = _connect(settings, parts, metrics, ending)
+            topics = TopicFacts(settings)
+            await until_available(topics.reach, settings)
+            positions, delivery = _connect(settings, parts, topics, metrics, ending)
             app = await stack.enter_async_context(
                 _running_app(settings, positions, ending, delivery)
             )
@@ -144,13 +146,13 @@ async def _run(settings: Settings) -> int:
 
 
 def _connect(
-    settings: Settings, parts: Parts, metrics: Metrics, ending: _Ending
+    settings: Settings, parts: Parts, topics: TopicFacts, metrics: Metrics, ending: _Ending
 ) -> tuple[Positions, Delivery]:
     positions = Positions(
         parts.ledger,
         parts.followers,
         parts.pauses,
-        topics=TopicFacts(settings),
+        topics=topics,
         recovery=parts.recovery,
         waits=Waits(settings.retry_first_s, settings.retry_max_s, settings.outage_limit_s),
         metrics=metrics,

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 from pipeline.domain.errors import Unavailable
 from pipeline.entrypoints.cli.checks import Finding
 from pipeline.entrypoints.cli.doctor_database import clock_finding
-from pipeline.entrypoints.cli.kafka import admin_client, kafka_errors, producer, translated
+from pipeline.entrypoints.cli.kafka import (
+    admin_client,
+    kafka_errors,
+    producer,
+    raise_refusal,
+    translated,
+)
 from pipeline.entrypoints.cli.topics import DOCTOR_TOPIC, TopicState, check_topics, topic_specs
 
 if TYPE_CHECKING:
@@ -19,7 +25,7 @@ if TYPE_CHECKING:
 def brokers(settings: Settings) -> Sequence[Finding]:
     """They answer, and are enough for the replication factor."""
     admin = admin_client(settings)
-    with kafka_errors("listing brokers"):
+    with kafka_errors("listing brokers", admin):
         found = admin.list_topics(timeout=settings.request_timeout_s)
     count = len(found.brokers)
     detail = f"{count} brokers, cluster {found.cluster_id}"
@@ -51,10 +57,12 @@ def clock(settings: Settings) -> Sequence[Finding]:
     timeout_ms = int(settings.request_timeout_s * 1000)
     probe = producer(settings, **{"linger.ms": 0, "delivery.timeout.ms": timeout_ms})
     before = time.time()
-    with kafka_errors(f"topic {DOCTOR_TOPIC}"):
+    with kafka_errors(f"topic {DOCTOR_TOPIC}", probe):
         probe.produce(DOCTOR_TOPIC, key=b"doctor", value=b"", on_delivery=delivered)
         probe.flush(settings.request_timeout_s)
     after = time.time()
+    if not stamps:
+        raise_refusal(probe, f"topic {DOCTOR_TOPIC}")
     if failures:
         raise failures[0]
     if not stamps:

@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient
 
 from pipeline.domain.errors import ConfigurationError, Unavailable
+from pipeline.kafka_access import Complaints, client_configuration
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
@@ -47,30 +48,40 @@ _REFUSALS: Final = frozenset(
 )
 
 
-def client_config(settings: Settings) -> dict[str, Any]:
-    """What every client needs to reach the brokers."""
-    config: dict[str, Any] = {
-        "bootstrap.servers": settings.kafka_bootstrap,
-        "security.protocol": settings.kafka_security_protocol,
-        "client.id": "audit-trail-cli",
-        "socket.timeout.ms": int(settings.request_timeout_s * 1000),
-        "log_level": 0,
-    }
-    if settings.kafka_ca_file is not None:
-        config["ssl.ca.location"] = str(settings.kafka_ca_file)
-    if settings.kafka_security_protocol.startswith("SASL"):
-        config["sasl.mechanism"] = settings.kafka_sasl_mechanism
-        config["sasl.username"] = settings.kafka_username
-        config["sasl.password"] = settings.kafka_password.get_secret_value()
-    return config
+class Admin(AdminClient):
+    """An admin client that remembers why the brokers did not let it in."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.complaints = Complaints()
+        super().__init__(_configuration(settings, self.complaints), logger=_SILENT)
 
 
-def admin_client(settings: Settings) -> AdminClient:
+class IdempotentProducer(Producer):
+    """The same for producing."""
+
+    def __init__(self, settings: Settings, **extra: Any) -> None:
+        self.complaints = Complaints()
+        super().__init__({**_configuration(settings, self.complaints), **extra}, logger=_SILENT)
+
+
+class Reader(Consumer):
+    """The same for reading."""
+
+    def __init__(self, settings: Settings, **extra: Any) -> None:
+        self.complaints = Complaints()
+        super().__init__({**_configuration(settings, self.complaints), **extra}, logger=_SILENT)
+
+
+def _configuration(settings: Settings, complaints: Complaints) -> dict[str, Any]:
+    return {**client_configuration(settings, complaints), "client.id": "audit-trail-cli"}
+
+
+def admin_client(settings: Settings) -> Admin:
     """An admin client; asks nothing yet."""
-    return AdminClient(client_config(settings), logger=_SILENT)
+    return Admin(settings)
 
 
-def producer(settings: Settings, **extra: Any) -> Producer:
+def producer(settings: Settings, **extra: Any) -> IdempotentProducer:
     """Idempotent, acknowledged by all in-sync replicas, partitioned as all three SDKs do."""
     config = {
         "enable.idempotence": True,
@@ -81,10 +92,10 @@ def producer(settings: Settings, **extra: Any) -> Producer:
         "message.max.bytes": settings.inflate_max_bytes * 3 // 2,
         "delivery.timeout.ms": 60_000,
     }
-    return Producer({**client_config(settings), **config, **extra}, logger=_SILENT)
+    return IdempotentProducer(settings, **{**config, **extra})
 
 
-def reader(settings: Settings) -> Consumer:
+def reader(settings: Settings) -> Reader:
     """A consumer for ``assign``: joins no group and commits nothing."""
     config = {
         "group.id": f"{settings.consumer_group}-cli",
@@ -93,10 +104,10 @@ def reader(settings: Settings) -> Consumer:
         "enable.partition.eof": True,
         "isolation.level": "read_committed",
     }
-    return Consumer({**client_config(settings), **config}, logger=_SILENT)
+    return Reader(settings, **config)
 
 
-def watermarks(consumer: Consumer, topic: str, *, timeout_s: float) -> dict[int, tuple[int, int]]:
+def watermarks(consumer: Reader, topic: str, *, timeout_s: float) -> dict[int, tuple[int, int]]:
     """First and end offset of each partition of a topic.
 
     Raises:
@@ -104,7 +115,7 @@ def watermarks(consumer: Consumer, topic: str, *, timeout_s: float) -> dict[int,
         Unavailable: No answer.
 
     """
-    with kafka_errors(f"topic {topic}"):
+    with kafka_errors(f"topic {topic}", consumer):
         found = consumer.list_topics(topic, timeout=timeout_s).topics[topic]
         if found.error is not None:
             raise KafkaException(found.error)
@@ -135,7 +146,7 @@ def read_topic(settings: Settings, topic: str) -> Iterator[Message]:
         consumer.assign(starts)
         waited_until = time.monotonic() + timeout_s
         while left:
-            with kafka_errors(f"reading {topic}"):
+            with kafka_errors(f"reading {topic}", consumer):
                 # ``consume`` waits for as many as it is asked for, so never for long.
                 messages = consumer.consume(_READ_AT_ONCE, timeout=_READ_WAIT_S)
             if messages:
@@ -163,8 +174,10 @@ def _below_ends(messages: list[Message], left: dict[int, int], topic: str) -> It
 
 
 @contextmanager
-def kafka_errors(about: str) -> Iterator[None]:
-    """Turn the client's exceptions into ours; ``about`` says what was asked.
+def kafka_errors(
+    about: str, client: Admin | IdempotentProducer | Reader | None = None
+) -> Iterator[None]:
+    """Turn the exceptions of ``client`` into ours; ``about`` says what was asked.
 
     Raises:
         ConfigurationError: The cluster refuses: a person must mend something.
@@ -174,7 +187,21 @@ def kafka_errors(about: str) -> Iterator[None]:
     try:
         yield
     except KafkaException as error:
+        if client is not None:
+            raise_refusal(client, about)
         raise translated(error.args[0], about) from error
+
+
+def raise_refusal(client: Admin | IdempotentProducer | Reader, about: str) -> None:
+    """Return if no broker has refused ``client``; only for clients that got no answer.
+
+    Raises:
+        ConfigurationError: The credentials or the certificates of one side are wrong.
+
+    """
+    client.poll(0)  # hands over the complaints
+    if client.complaints.refusal:
+        raise ConfigurationError(f"{about}: {client.complaints.refusal}")
 
 
 def translated(error: KafkaError, about: str) -> ConfigurationError | Unavailable:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from confluent_kafka import KafkaError, KafkaException
 
+from pipeline.domain.errors import ConfigurationError
 from pipeline.entrypoints.cli.kafka import producer, translated
 
 if TYPE_CHECKING:
@@ -101,5 +102,8 @@ class Publisher:
         self._check()
 
     def _check(self) -> None:
+        refusal = self._producer.complaints.refusal
+        if refusal:
+            raise ConfigurationError(f"kafka: {refusal}")
         if self._failure is not None:
             raise self._failure

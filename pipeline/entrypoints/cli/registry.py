@@ -14,6 +14,7 @@ from urllib.parse import quote
 import httpx
 
 from pipeline.domain.errors import ConfigurationError, Unavailable
+from pipeline.tls import client_context, failure
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
@@ -41,6 +42,7 @@ class RegistryClient:
         self._client = httpx.Client(
             base_url=settings.registry_url.rstrip("/") + "/",
             auth=auth,
+            verify=client_context(settings.registry_ca_file, "AUDIT_REGISTRY_CA_FILE"),
             timeout=settings.request_timeout_s,
             headers=_CONTENT_TYPE,
         )
@@ -116,7 +118,7 @@ class RegistryClient:
         try:
             answer = self._client.request(method, path, json=body)
         except httpx.TransportError as error:
-            raise Unavailable("registry", type(error).__name__) from error
+            raise Unavailable("registry", failure(error, "AUDIT_REGISTRY_CA_FILE")) from error
         status = answer.status_code
         if status == HTTPStatus.NOT_FOUND and absent is not ...:
             return absent

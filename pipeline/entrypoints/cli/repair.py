@@ -44,7 +44,7 @@ def topic_identity(settings: Settings, topic: str) -> tuple[str, str]:
 
     admin = admin_client(settings)
     timeout_s = settings.request_timeout_s
-    with kafka_errors(f"topic {topic}"):
+    with kafka_errors(f"topic {topic}", admin):
         cluster = admin.describe_cluster(request_timeout=timeout_s).result()
         found: Any = admin.describe_topics(TopicCollection([topic]), request_timeout=timeout_s)
         return str(cluster.cluster_id), str(found[topic].result().topic_id)

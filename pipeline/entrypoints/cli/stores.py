@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.domain.errors import ConfigurationError, Unavailable
+from pipeline.tls import checked_ca_file, failure
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
@@ -37,8 +38,9 @@ def searching(settings: Settings) -> Iterator[Elasticsearch]:
     if settings.elasticsearch_username:
         password = settings.elasticsearch_password.get_secret_value()
         options["basic_auth"] = (settings.elasticsearch_username, password)
-    if settings.elasticsearch_ca_file is not None:
-        options["ca_certs"] = str(settings.elasticsearch_ca_file)
+    ca_file = checked_ca_file(settings.elasticsearch_ca_file, "AUDIT_ELASTICSEARCH_CA_FILE")
+    if ca_file is not None:
+        options["ca_certs"] = ca_file
     client = Elasticsearch(settings.elasticsearch_url, **options)
     try:
         yield client
@@ -49,7 +51,7 @@ def searching(settings: Settings) -> Iterator[Elasticsearch]:
             raise ConfigurationError(f"elasticsearch refuses: {kind}") from error
         raise Unavailable("elasticsearch", kind) from error
     except TransportError as error:
-        raise Unavailable("elasticsearch", type(error).__name__) from error
+        raise Unavailable("elasticsearch", failure(error, "AUDIT_ELASTICSEARCH_CA_FILE")) from error
     finally:
         client.close()
 
@@ -64,6 +66,7 @@ async def object_store(settings: Settings) -> AsyncIterator[S3]:
         region=settings.s3_region,
         access_key_id=settings.s3_access_key_id,
         secret_access_key=settings.s3_secret_access_key.get_secret_value(),
+        ca_file=checked_ca_file(settings.s3_ca_file, "AUDIT_S3_CA_FILE"),
         timeout_s=settings.request_timeout_s,
     )
     try:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined] # public, but not in __all__
-    AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
@@ -22,7 +21,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # public, but 
 )
 
 from pipeline.domain import logs
-from pipeline.entrypoints.cli.kafka import kafka_errors
+from pipeline.entrypoints.cli.kafka import Admin, kafka_errors
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
@@ -94,9 +93,7 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
     return specs
 
 
-def check_topics(
-    admin: AdminClient, specs: Sequence[TopicSpec], timeout_s: float
-) -> list[TopicState]:
+def check_topics(admin: Admin, specs: Sequence[TopicSpec], timeout_s: float) -> list[TopicState]:
     """How each topic stands; changes nothing.
 
     Raises:
@@ -104,7 +101,7 @@ def check_topics(
         ConfigurationError: They refuse.
 
     """
-    with kafka_errors("listing topics"):
+    with kafka_errors("listing topics", admin):
         found = admin.list_topics(timeout=timeout_s).topics
     present = [spec for spec in specs if spec.name in found]
     configs = _configs(admin, [spec.name for spec in present], timeout_s)
@@ -117,7 +114,7 @@ def check_topics(
 
 
 def create_topics(
-    admin: AdminClient, specs: Sequence[TopicSpec], *, replicas: int, fix: bool, timeout_s: float
+    admin: Admin, specs: Sequence[TopicSpec], *, replicas: int, fix: bool, timeout_s: float
 ) -> list[TopicState]:
     """Create what is missing; with ``fix`` give existing topics their configuration too.
 
@@ -161,13 +158,11 @@ def _state(spec: TopicSpec, found: TopicMetadata, config: dict[str, str]) -> Top
     return TopicState(spec.name, partitions, state, "; ".join(differences))
 
 
-def _configs(
-    admin: AdminClient, names: Iterable[str], timeout_s: float
-) -> dict[str, dict[str, str]]:
+def _configs(admin: Admin, names: Iterable[str], timeout_s: float) -> dict[str, dict[str, str]]:
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
     if not resources:
         return {}
-    with kafka_errors("reading topic configuration"):
+    with kafka_errors("reading topic configuration", admin):
         answers = admin.describe_configs(resources, request_timeout=timeout_s)
         return {
             resource.name: {name: entry.value for name, entry in answer.result().items()}
@@ -175,9 +170,7 @@ def _configs(
         }
 
 
-def _create(
-    admin: AdminClient, specs: Sequence[TopicSpec], replicas: int, timeout_s: float
-) -> None:
+def _create(admin: Admin, specs: Sequence[TopicSpec], replicas: int, timeout_s: float) -> None:
     wanted = [
         NewTopic(
             spec.name,
@@ -189,7 +182,7 @@ def _create(
     ]
     answers = admin.create_topics(wanted, operation_timeout=timeout_s, request_timeout=timeout_s)
     for name, answer in answers.items():
-        with kafka_errors(f"creating topic {name}"):
+        with kafka_errors(f"creating topic {name}", admin):
             _unless_there(answer.result)
 
 
@@ -204,7 +197,7 @@ def _unless_there(result: object) -> None:
             raise
 
 
-def _alter(admin: AdminClient, specs: Sequence[TopicSpec], timeout_s: float) -> None:
+def _alter(admin: Admin, specs: Sequence[TopicSpec], timeout_s: float) -> None:
     resources = [
         ConfigResource(
             ResourceType.TOPIC,
@@ -218,5 +211,5 @@ def _alter(admin: AdminClient, specs: Sequence[TopicSpec], timeout_s: float) -> 
     ]
     answers = admin.incremental_alter_configs(resources, request_timeout=timeout_s)
     for resource, answer in answers.items():
-        with kafka_errors(f"configuring topic {resource.name}"):
+        with kafka_errors(f"configuring topic {resource.name}", admin):
             answer.result()
