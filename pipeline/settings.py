@@ -97,6 +97,14 @@ class Settings(BaseSettings):
     key_file: Path | None = Field(
         None, description="Local key provider: 32 bytes as hex, mode 0600."
     )
+    kms_key_id: str = Field(
+        "", description="AWS KMS key (ARN, id or alias/...) instead of AUDIT_KEY_FILE."
+    )
+    kms_mac_key_file: Path | None = Field(
+        None, description="With KMS: the wrapped MAC key that `audit-trail mac-key` wrote."
+    )
+    kms_region: str = Field("us-east-1", description="Region of the KMS key.")
+    kms_endpoint_url: str = Field("", description="Empty for AWS. Credentials: the SDK's chain.")
     import_key_file: Path | None = Field(
         None, description="Secret of importing principals: 32 bytes as hex, mode 0600."
     )

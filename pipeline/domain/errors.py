@@ -52,7 +52,7 @@ class InvalidRecord(AuditTrailError):
 class Unavailable(AuditTrailError):
     """A server does not answer: nothing is known about the call; make the same call again later.
 
-    ``what`` names the part (``postgres``, ``elasticsearch``, ``s3``, ``registry``, ``kafka``).
+    ``what`` names the part (``postgres``, ``elasticsearch``, ``s3``, ``registry``, ``kafka``, ``kms``).
     """
 
     def __init__(self, what: str, detail: str = "", *, retry_after_s: float = 1.0) -> None:

@@ -5,9 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from os import urandom
 from typing import Any, TypeVar, cast
 
@@ -17,7 +26,7 @@ import avro_schemas
 from agents.journal import read_journal
 from agents.producer import WorkerProducer
 from agents.recovery import Recovery
-from pipeline.codec.dead_letter_format import key_context, letter_id
+from pipeline.codec.dead_letter_format import LetterId, key_context, letter_id
 from pipeline.codec.decoders import Decoders
 from pipeline.codec.judge import Horizon
 from pipeline.codec.limits import Limits
@@ -115,7 +124,9 @@ class Parts:
     async def learn_tenants(self) -> None:
         """Take the tenants as they are now. Raises ``Unavailable``."""
         self.tenants_learned_at = time.monotonic()
-        self.preparer.know_tenants(await self.store.tenants())
+        wrapped = await self.store.tenants()
+        # The key provider may ask a server.
+        await asyncio.to_thread(self.preparer.know_tenants, wrapped)
         for tenant in await self.store.list_tenants():
             if tenant.retention_days is not None:
                 self.retention[tenant.tenant] = tenant.retention_days
@@ -143,7 +154,7 @@ async def open_parts(settings: Settings, metrics: Metrics) -> AsyncIterator[Part
         ConfigurationError: A setting, a privilege or a table is missing.
         Unavailable: The database stayed away for ``outage_limit_s``.
     """
-    provider = load_provider(settings.key_file)
+    provider = await until_available(partial(asyncio.to_thread, load_provider, settings), settings)
     async with AsyncExitStack() as stack:
         url = settings.database_url.get_secret_value()
         timeout_s = settings.request_timeout_s
@@ -248,8 +259,9 @@ def letter_keys(
 ) -> Callable[[Sequence[DeadLetter]], Awaitable[Sequence[bytes]]]:
     """The key of each dead letter: random, wrapped by the provider, remembered by its position."""
 
-    async def keys_of(letters: Sequence[DeadLetter]) -> Sequence[bytes]:
-        identities = [letter_id(letter) for letter in letters]
+    def propose(
+        letters: Sequence[DeadLetter], identities: Sequence[LetterId]
+    ) -> list[DeadLetterKey]:
         proposed = []
         for letter, identity in zip(letters, identities, strict=True):
             raw_key = letter.record.key
@@ -263,13 +275,19 @@ def letter_keys(
                     raw_key_hash=provider.mac(raw_key) if raw_key is not None else None,
                 )
             )
+        return proposed
+
+    def unwrap(
+        stored: Mapping[tuple[str, int, int], bytes], identities: Sequence[LetterId]
+    ) -> list[bytes]:
+        return [provider.unwrap(stored[identity], key_context(identity)) for identity in identities]
+
+    async def keys_of(letters: Sequence[DeadLetter]) -> Sequence[bytes]:
+        identities = [letter_id(letter) for letter in letters]
+        # Two hops for all letters of a batch: the key provider may ask a server.
+        proposed = await asyncio.to_thread(propose, letters, identities)
         stored = await store.dead_letter_keys(proposed)
-        return [
-            provider.unwrap(
-                stored[identity.topic, identity.partition, identity.offset], key_context(identity)
-            )
-            for identity in identities
-        ]
+        return await asyncio.to_thread(unwrap, stored, identities)
 
     return keys_of
 

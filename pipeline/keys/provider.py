@@ -1,7 +1,7 @@
 """The key provider: the root that wraps tenant keys and dead letter keys, and keys the MACs.
 
-``LocalKeyProvider`` keeps the root in a file, for development and single hosts. A cloud key
-service fits behind the same protocol: it sees tenant keys and MAC secrets, never an event.
+``LocalKeyProvider`` keeps the root in a file, for development and single hosts; in
+``pipeline.keys.kms`` AWS KMS keeps it. Neither sees an event.
 """
 
 from __future__ import annotations
@@ -17,13 +17,18 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from pipeline.domain.errors import ConfigurationError
+from pipeline.settings import Settings
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
 
 
 class KeyProvider(Protocol):
-    """Wraps keys under a root that never leaves it."""
+    """Wraps keys under a root that never leaves it.
+
+    ``wrap`` and ``unwrap`` may ask a server, so they are not called on the event loop; they raise
+    ``Unavailable`` when it does not answer.
+    """
 
     def wrap(self, plain: bytes, context: bytes) -> bytes:
         """``plain``, encrypted and bound to ``context``."""
@@ -77,13 +82,23 @@ def unwrap_key(under: AESGCM, wrapped: bytes, context: bytes) -> bytes:
         return under.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], context)
     except (InvalidTag, ValueError):
         raise ConfigurationError(
-            "a stored key cannot be unwrapped: AUDIT_KEY_FILE is not the key that wrapped it"
+            "a stored key cannot be unwrapped: the key provider (AUDIT_KEY_FILE, AUDIT_KMS_KEY_ID)"
+            " is not the one that wrapped it, or not for this"
         ) from None
 
 
-def load_provider(key_file: Path | None) -> LocalKeyProvider:
-    """The local provider over AUDIT_KEY_FILE."""
-    return LocalKeyProvider(read_key_file(key_file, "AUDIT_KEY_FILE"))
+def load_provider(settings: Settings) -> KeyProvider:
+    """AWS KMS if AUDIT_KMS_KEY_ID is set, else the local provider over AUDIT_KEY_FILE.
+
+    Raises:
+        ConfigurationError: The file or KMS does not give the key.
+        Unavailable: KMS does not answer.
+    """
+    if settings.kms_key_id:
+        from pipeline.keys.kms import load_kms_provider  # boto3 takes half a second to import
+
+        return load_kms_provider(settings)
+    return LocalKeyProvider(read_key_file(settings.key_file, "AUDIT_KEY_FILE"))
 
 
 def read_key_file(path: Path | None, setting: str) -> bytes:

@@ -103,7 +103,7 @@ def letter(settings: Settings) -> DeadLetter:
     made = DeadLetter(RAW, 3, ARecord(10**15 + uuid4().int % 10**12), Reason.WRONG_MAGIC, "byte 1")
     identity = letter_id(made)
     key = os.urandom(32)
-    wrapped = load_provider(settings.key_file).wrap(key, key_context(identity))
+    wrapped = load_provider(settings).wrap(key, key_context(identity))
     with psycopg.connect(settings.database_url.get_secret_value()) as connection:
         connection.execute(
             "INSERT INTO dead_letter_key VALUES (%s, %s, %s, %s, %s)",

@@ -1,7 +1,8 @@
 """Every connection over TLS with a password: it works, and a wrong setting is said without secrets.
 
 Starts a broker and a database itself. Registry, index and object store are those of the running
-stack, behind lines that end TLS and, for the first two, check a password.
+stack, behind lines that end TLS and, for the first two, check a password. Keys are wrapped by a
+key service that speaks as AWS KMS.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pipeline.codec.registry import SchemaRegistry
 from pipeline.domain.errors import AuditTrailError, ConfigurationError, Unavailable
 from pipeline.entrypoints.cli.compare import compare_stores
 from pipeline.entrypoints.cli.dead_letters import read_letters
+from pipeline.entrypoints.cli.doctor_keys import key_files, tenant_keys
 from pipeline.entrypoints.cli.kafka import admin_client, producer
 from pipeline.entrypoints.cli.registry import RegistryClient
 from pipeline.entrypoints.cli.setup_steps import run_steps
@@ -32,12 +34,14 @@ from pipeline.settings import Settings, load_settings
 from pipeline.tls import checked_ca_file, client_context
 from sinks import bulk
 from sinks.ledger import PostgresLedger
+from tests.kms_server import key_service
 from tests.tls_lines import Authority, secured_line
 from tests.tls_support import ROOT, Secured, secured_servers
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio, pytest.mark.timeout(180)]
 
 EVENTS = 300
+KEY_ID = "0d6a9f62-8f0a-4cbd-8a5e-2f1f6d3c9b01"
 REFUSED_WITHIN_S = 1.5
 WRONG = "wrong-password-that-nobody-may-see"
 
@@ -49,9 +53,6 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     plain = load_settings()
     folder = tmp_path_factory.mktemp("tls")
     name = f"tls-{secrets.token_hex(4)}"
-    key_file = folder / "master.key"
-    key_file.write_text(secrets.token_hex(32), encoding="ascii")
-    key_file.chmod(0o600)
     authority = Authority(folder, "ca")
     with ExitStack() as stack:
         made = stack.enter_context(secured_servers(folder / "servers", authority))
@@ -77,10 +78,19 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
             "AUDIT_S3_ARCHIVE_BUCKET": f"{name}-archive",
             "AUDIT_S3_VAULT_BUCKET": f"{name}-vault",
             "AUDIT_INDEX_PREFIX": name,
-            "AUDIT_KEY_FILE": str(key_file),
             "AUDIT_HTTP_PORT": "0",
         }
         made.secrets.append(plain.s3_secret_access_key.get_secret_value())
+        service = stack.enter_context(key_service(KEY_ID))
+        made.variables |= {
+            "AUDIT_KMS_KEY_ID": KEY_ID,
+            "AUDIT_KMS_ENDPOINT_URL": stack.enter_context(secured_line(authority, service.url)),
+            "AUDIT_KMS_MAC_KEY_FILE": str(folder / "mac-key"),
+            "AWS_CA_BUNDLE": ca_file,
+            "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+            "AWS_SECRET_ACCESS_KEY": secrets.token_urlsafe(18),
+        }
+        made.secrets.append(made.variables["AWS_SECRET_ACCESS_KEY"])
         yield made
 
 
@@ -112,6 +122,8 @@ def run(secured: Secured, *words: str, **changes: str) -> subprocess.CompletedPr
 def test_events_reach_every_store_over_tls_with_passwords(secured: Secured, tmp_path: Path) -> None:
     settings = load_settings()  # which waits as long as the worker does
     ids_file = tmp_path / "ids.tsv"
+    mac_key = run(secured, "mac-key", secured.variables["AUDIT_KMS_MAC_KEY_FILE"])
+    assert mac_key.returncode == 0, mac_key.stderr.decode()
     assert {outcome.status for outcome in run_steps(settings)} == {"ok"}
     load = ["generate", "--count", str(EVENTS), "--create-tenants", "--ids-file", str(ids_file)]
     done = run(secured, *load)
@@ -128,6 +140,8 @@ def test_events_reach_every_store_over_tls_with_passwords(secured: Secured, tmp_
     assert len(comparison.leaves) == EVENTS
     # A letter is sealed under a key of the database and published by the worker's own producer.
     assert [letter.label.reason for letter in read_letters(settings)] == ["wrong_magic"]
+    [kms, *_] = [found for found in key_files(settings) if found.check == "kms key"]
+    assert (kms.status, {found.status for found in tenant_keys(settings)}) == ("ok", {"ok"})
     for secret in secured.secrets:
         assert secret.encode() not in worker.stderr + worker.stdout
 

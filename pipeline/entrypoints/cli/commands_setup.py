@@ -25,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands of this module."""
     app.command()(doctor)
     app.command()(migrate)
+    app.command()(mac_key)
     app.command()(open_epoch)
     app.command()(restore)
     app.add_typer(tenants_app, name="tenants")
@@ -66,6 +67,21 @@ def migrate(*, output: Output = OutputFormat.TABLE) -> None:
     if any(outcome.status == "fail" for outcome in outcomes):
         raise ProblemFound("a step failed; mend it and run: audit-trail migrate")
     suggest("audit-trail tenants add NAME, then audit-trail doctor", output)
+
+
+def mac_key(
+    path: Annotated[Path, typer.Argument(help="A new file, for AUDIT_KMS_MAC_KEY_FILE.")],
+) -> None:
+    """With AWS KMS: make the trail's MAC key, wrapped under AUDIT_KMS_KEY_ID. Once, for ever.
+
+    The file opens with KMS only. Keep a copy: without it nobody's key is found again.
+    """
+    from pipeline.keys.kms import make_mac_key
+    from pipeline.settings import load_settings
+
+    make_mac_key(load_settings(), path)
+    say(f"written: {path}")
+    suggest(f"AUDIT_KMS_MAC_KEY_FILE={path} audit-trail doctor")
 
 
 def open_epoch(

@@ -199,7 +199,7 @@ def _outcome(letter: StoredLetter, outcome: str) -> Row:
 def _provider(settings: Settings) -> KeyProvider:
     from pipeline.keys.provider import load_provider
 
-    return load_provider(settings.key_file)
+    return load_provider(settings)
 
 
 def _describe(original: OriginalRecord) -> None:

@@ -31,6 +31,7 @@ ADVICE: Final = {
     "kafka": "are the brokers up, and AUDIT_KAFKA_BOOTSTRAP right?",
     "registry": "is the schema registry up, and AUDIT_REGISTRY_URL right?",
     "elasticsearch": "is the index up, and AUDIT_ELASTICSEARCH_URL right?",
+    "kms": "is KMS reachable, and AUDIT_KMS_REGION or AUDIT_KMS_ENDPOINT_URL right?",
     "s3": "is the object store up, and AUDIT_S3_ENDPOINT_URL right?",
 }
 

@@ -57,7 +57,7 @@ def add_tenants(
             raise ConfigurationError(
                 f"a tenant's name has 1 to {NAME_MAX_CHARS} printable characters"
             )
-    provider = load_provider(settings.key_file)
+    provider = load_provider(settings)
 
     async def add(store: SubjectStore) -> list[TenantOutcome]:
         known = await store.tenants()
