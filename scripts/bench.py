@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
 
 from benchmark import kinds
+from benchmark.bad_records import run_bad_records
 from benchmark.latency import run_latency
 from benchmark.pairs import SCRATCH, run_pairs, run_worker
 from benchmark.places import BUILD, Places, Stack
@@ -36,6 +37,7 @@ def main() -> int:
     parser.add_argument("--latency-s", type=float, default=60.0, help="0: no latency run.")
     parser.add_argument("--rate", type=int, default=2_000, help="Events/s of the latency run.")
     parser.add_argument("--steps", action="store_true", help="Only what each step costs.")
+    parser.add_argument("--bad-records", action="store_true", help="Only what bad ones cost.")
     parser.add_argument("--quick", action="store_true", help="One short pair: does it work?")
     options = parser.parse_args()
     if options.quick:
@@ -45,7 +47,7 @@ def main() -> int:
     results: dict[str, object] = {
         "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}"
     }
-    for kind in kinds.KINDS.values():
+    for kind in () if options.bad_records else kinds.KINDS.values():
         results[f"steps_us_{kind.name}"] = steps = measure(kind, 5_000)
         table(f"CPU per event of each step, us ({kind.name}, {kind.size_bytes} bytes)", steps)
     if not options.steps:
@@ -64,6 +66,18 @@ def measure_runs(options: argparse.Namespace, results: dict[str, object]) -> Non
         places = Places(stack)
         settings = places.open([kinds.TENANT, *LATENCY_TENANTS])
         ids = schema_ids(settings)
+        found = run_bad_records(
+            kinds.LEAN,
+            places,
+            settings,
+            ids,
+            events=kinds.whole_objects(options.events),
+            pairs=options.pairs,
+        )
+        table("bad records", found)
+        results |= found
+        if options.bad_records:
+            return
         for kind in (kinds.REALISTIC, kinds.LEAN):
             count = kinds.whole_objects(options.events)
             found = run_pairs(

@@ -46,7 +46,7 @@ ON CONFLICT DO NOTHING
 _CREATE_DEAD_LETTER_KEYS = """
 INSERT INTO dead_letter_key (source_topic, source_partition, source_offset, wrapped_key, reason,
     raw_key_hash)
-SELECT * FROM unnest(%s::text[], %s::integer[], %s::bigint[], %s::bytea[], %s::text[], %s::bytea[])
+SELECT * FROM unnest(%b::text[], %b::integer[], %b::bigint[], %b::bytea[], %b::text[], %b::bytea[])
     AS proposed (topic, partition, "offset", wrapped_key, reason, raw_key_hash)
 ORDER BY topic, partition, "offset"
 ON CONFLICT DO NOTHING
@@ -72,6 +72,11 @@ class DeadLetterKey:
     wrapped_key: bytes
     reason: str
     raw_key_hash: bytes | None = None
+
+    @property
+    def position(self) -> Position:
+        """Of the record."""
+        return self.topic, self.partition, self.offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +219,7 @@ class SubjectStore:
         partitions = [key.partition for key in proposed]
         offsets = [key.offset for key in proposed]
         async with self._connection.session() as connection:
-            await connection.execute(
+            made = await connection.execute(
                 _CREATE_DEAD_LETTER_KEYS,
                 [
                     topics,
@@ -225,9 +230,12 @@ class SubjectStore:
                     [key.raw_key_hash for key in proposed],
                 ],
             )
-        return await self.stored_dead_letter_keys(
-            list(zip(topics, partitions, offsets, strict=True))
-        )
+        positions = list(zip(topics, partitions, offsets, strict=True))
+        if made.rowcount == len(proposed):  # none was there before: no need to look
+            return {
+                position: key.wrapped_key for position, key in zip(positions, proposed, strict=True)
+            }
+        return await self.stored_dead_letter_keys(positions)
 
     async def stored_dead_letter_keys(self, positions: Sequence[Position]) -> dict[Position, bytes]:
         """The wrapped keys of dead letters; positions without one are left out.

@@ -11,13 +11,11 @@ from collections.abc import (
     Callable,
     Coroutine,
     Iterator,
-    Mapping,
     Sequence,
 )
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from os import urandom
 from typing import Any, TypeVar, cast
 
 from elasticsearch import AsyncElasticsearch
@@ -26,15 +24,14 @@ import avro_schemas
 from agents.journal import read_journal
 from agents.producer import WorkerProducer
 from agents.recovery import Recovery
-from pipeline.codec.dead_letter_format import LetterId, key_context, letter_id
 from pipeline.codec.decoders import Decoders
 from pipeline.codec.judge import Horizon
 from pipeline.codec.limits import Limits
 from pipeline.codec.policy import SealingPolicy
 from pipeline.codec.registry import SchemaRegistry
 from pipeline.domain.errors import Unavailable
-from pipeline.domain.records import DeadLetter
-from pipeline.keys.provider import KEY_BYTES, KeyProvider, load_provider, read_key_file
+from pipeline.entrypoints.letter_keys import letter_keys
+from pipeline.keys.provider import load_provider, read_key_file
 from pipeline.keys.subjects import SubjectKeys
 from pipeline.logging import log_event
 from pipeline.metrics import Metrics
@@ -53,7 +50,7 @@ from sinks.operations import Operations
 from sinks.prepare import Preparer
 from sinks.progress import Stored
 from sinks.s3 import LockMode
-from sinks.subject_store import DeadLetterKey, SubjectStore
+from sinks.subject_store import SubjectStore
 from sinks.vault import Vault
 
 log = logging.getLogger(__name__)
@@ -252,44 +249,6 @@ async def until_available(call: Callable[[], Awaitable[_T]], settings: Settings)
             )
         await asyncio.sleep(wait_s)
         wait_s = min(2 * wait_s, settings.retry_max_s)
-
-
-def letter_keys(
-    store: SubjectStore, provider: KeyProvider
-) -> Callable[[Sequence[DeadLetter]], Awaitable[Sequence[bytes]]]:
-    """The key of each dead letter: random, wrapped by the provider, remembered by its position."""
-
-    def propose(
-        letters: Sequence[DeadLetter], identities: Sequence[LetterId]
-    ) -> list[DeadLetterKey]:
-        proposed = []
-        for letter, identity in zip(letters, identities, strict=True):
-            raw_key = letter.record.key
-            proposed.append(
-                DeadLetterKey(
-                    topic=identity.topic,
-                    partition=identity.partition,
-                    offset=identity.offset,
-                    wrapped_key=provider.wrap(urandom(KEY_BYTES), key_context(identity)),
-                    reason=letter.reason.value,
-                    raw_key_hash=provider.mac(raw_key) if raw_key is not None else None,
-                )
-            )
-        return proposed
-
-    def unwrap(
-        stored: Mapping[tuple[str, int, int], bytes], identities: Sequence[LetterId]
-    ) -> list[bytes]:
-        return [provider.unwrap(stored[identity], key_context(identity)) for identity in identities]
-
-    async def keys_of(letters: Sequence[DeadLetter]) -> Sequence[bytes]:
-        identities = [letter_id(letter) for letter in letters]
-        # Two hops for all letters of a batch: the key provider may ask a server.
-        proposed = await asyncio.to_thread(propose, letters, identities)
-        stored = await store.dead_letter_keys(proposed)
-        return await asyncio.to_thread(unwrap, stored, identities)
-
-    return keys_of
 
 
 def limits_of(settings: Settings) -> Limits:
