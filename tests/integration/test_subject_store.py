@@ -11,8 +11,10 @@ import psycopg
 import pytest
 
 from pipeline.domain.escrow import EscrowEntry
+from pipeline.entrypoints.letter_keys import letter_keys
+from pipeline.keys.provider import LocalKeyProvider
 from sinks.subject_store import DeadLetterKey, SubjectStore
-from tests.ledger_support import Database, anyio_backend, database, template
+from tests.ledger_support import Database, a_dead_letter, anyio_backend, database, template
 
 __all__ = ["anyio_backend", "database", "template"]  # fixtures
 
@@ -181,3 +183,16 @@ async def test_a_dead_letter_keeps_its_first_key(store: SubjectStore) -> None:
     assert held == {("t", 0, 3): b"a3", ("t", 0, 4): b"b4"}
     assert await store.stored_dead_letter_keys([("t", 0, 5), ("t", 1, 5)]) == {("t", 0, 5): b"a5"}
     assert await store.stored_dead_letter_keys([]) == {}
+
+
+async def test_letters_that_are_made_again_have_the_keys_that_they_had(store: SubjectStore) -> None:
+    keys_of = letter_keys(store, LocalKeyProvider(bytes(32)))
+    letters = [a_dead_letter(offset) for offset in range(4)]
+
+    first = await keys_of(letters[:2])
+    again = await keys_of(letters)
+    alone = await keys_of(letters[3:])
+
+    assert again[:2] == first
+    assert alone == again[3:]
+    assert len(set(again)) == 4
