@@ -107,6 +107,7 @@ class Positions:
         self._tasks: dict[TP, asyncio.Task[None]] = {}
         self._behind: set[TP] = set()  # the ledger was found behind what this worker wrote
         self._was_assigned = False
+        self._closed = False
         self.consumer: BatchConsumer  # both set by the composition root: they need this object
         self.delivery: Delivery
 
@@ -351,6 +352,8 @@ class Positions:
         task = self._tasks.pop(tp, None)
         if task is not None:
             task.cancel()
+        if self._closed:
+            return
         self._tasks[tp] = asyncio.create_task(self._place(tp), name=f"place {tp}")
 
     def _measure(self) -> None:
@@ -387,7 +390,8 @@ class Positions:
         return dict(self._places)
 
     async def close(self) -> None:
-        """Cancel what is being placed."""
+        """Cancel what is being placed, and place nothing more."""
+        self._closed = True
         tasks = list(self._tasks.values())
         self._tasks.clear()
         for task in tasks:

@@ -91,6 +91,7 @@ class _Ending:
     def because(self, error: BaseException) -> None:
         if not self._ended.done():
             self._ended.set_exception(error)
+            self._ended.exception()  # nobody waits when the worker ends before it was up
 
     async def wait(self) -> None:
         await self._ended
@@ -206,10 +207,10 @@ async def _running_app(
             yield app
         finally:
             stopped.remove_done_callback(ended)
+            await positions.close()  # first: placing asks the consumer, whose thread ends now
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(app.stop(), timeout=settings.session_timeout_s)
             await settle(stopped)
-            await positions.close()
 
 
 async def _serve(
