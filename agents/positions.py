@@ -40,7 +40,7 @@ class Operators(Protocol):
 
     async def heads(self) -> Sequence[HeadRow]: ...
 
-    async def pause(self, topic: str, partition: int, *, reason: str) -> bool: ...
+    async def pause(self, topic: str, partition: int, *, reason: str, detail: str) -> bool: ...
 
     async def pauses(self) -> Sequence[Pause]: ...
 
@@ -182,7 +182,7 @@ class Positions:
             )
 
     async def pause(self, topic: str, partition: int, why: str) -> None:
-        await self._operators.pause(topic, partition, reason=why)
+        await self._operators.pause(topic, partition, reason=REASON_DEAD_LETTERS, detail=why)
         self._hold(TP(topic, partition), why)
 
     # --- placing ---
@@ -238,7 +238,7 @@ class Positions:
         place.placed = True
         for pause in await self._operators.pauses():
             if (pause.topic, pause.partition) == tp:
-                self._hold(tp, pause.reason)
+                self._hold(tp, pause.detail or pause.reason)
         log_event(log, "partition_placed", log=str(head.name), next_offset=head.next_offset)
 
     async def _current(self, tp: TP) -> LogHead:

@@ -32,7 +32,8 @@ CREATE TABLE IF NOT EXISTS partition_pause (
     pause_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     topic text NOT NULL,
     partition integer NOT NULL,
-    reason text NOT NULL,
+    reason text NOT NULL CHECK (reason IN ('dead_letters')),
+    detail text NOT NULL DEFAULT '',
     first_offset bigint,
     next_offset bigint,
     since timestamptz NOT NULL DEFAULT now(),
@@ -50,7 +51,9 @@ COMMENT ON TABLE partition_pause IS
 COMMENT ON COLUMN partition_pause.pause_id IS 'Number of the pause.';
 COMMENT ON COLUMN partition_pause.topic IS 'Raw topic.';
 COMMENT ON COLUMN partition_pause.partition IS 'Its partition.';
-COMMENT ON COLUMN partition_pause.reason IS 'Why, such as dead_letter_ratio; a closed set.';
+COMMENT ON COLUMN partition_pause.reason IS
+    'Why: dead_letters, too many of its records cannot be accepted. A closed set.';
+COMMENT ON COLUMN partition_pause.detail IS 'The same in a sentence, with figures; no content of events.';
 COMMENT ON COLUMN partition_pause.first_offset IS 'First offset concerned, where offsets are known.';
 COMMENT ON COLUMN partition_pause.next_offset IS 'Offset after the last concerned.';
 COMMENT ON COLUMN partition_pause.since IS 'When the worker paused it.';

@@ -12,11 +12,11 @@ from pipeline.db.connection import Connection
 from pipeline.domain.logs import LogName
 
 _PAUSE = """
-INSERT INTO partition_pause (topic, partition, reason, first_offset, next_offset)
-VALUES (%s, %s, %s, %s, %s) ON CONFLICT (topic, partition) WHERE resumed_at IS NULL DO NOTHING
+INSERT INTO partition_pause (topic, partition, reason, detail, first_offset, next_offset)
+VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (topic, partition) WHERE resumed_at IS NULL DO NOTHING
 """
 _PAUSES = """
-SELECT topic, partition, reason, first_offset, next_offset, since FROM partition_pause
+SELECT topic, partition, reason, detail, first_offset, next_offset, since FROM partition_pause
 WHERE resumed_at IS NULL ORDER BY topic, partition
 """
 _RESUME = """
@@ -38,11 +38,15 @@ VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A partition that stands still until a person resumes it; offsets where they are known."""
+    """A partition that stands still until a person resumes it; offsets where they are known.
+
+    ``reason`` is one of a closed set, ``detail`` the same in a sentence.
+    """
 
     topic: str
     partition: int
     reason: str
+    detail: str
     first_offset: int | None
     next_offset: int | None
     since: datetime
@@ -86,13 +90,14 @@ class Operations:
         partition: int,
         *,
         reason: str,
+        detail: str,
         first_offset: int | None = None,
         next_offset: int | None = None,
     ) -> bool:
         """Note a pause; False when the partition is paused already, and stays as it is."""
         async with self._connection.session() as connection:
             cursor = await connection.execute(
-                _PAUSE, [topic, partition, reason, first_offset, next_offset]
+                _PAUSE, [topic, partition, reason, detail, first_offset, next_offset]
             )
             return cursor.rowcount == 1
 

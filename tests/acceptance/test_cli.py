@@ -325,7 +325,7 @@ def test_a_letter_whose_key_is_gone_is_neither_shown_nor_replayed(
 def test_a_pause_is_lifted_once(settings: Settings) -> None:
     with psycopg.connect(settings.database_url.get_secret_value()) as connection:
         connection.execute(
-            "INSERT INTO partition_pause (topic, partition, reason) VALUES (%s, 2, 'inflate')"
+            "INSERT INTO partition_pause (topic, partition, reason) VALUES (%s, 2, 'dead_letters')"
             " ON CONFLICT DO NOTHING",
             [RAW],
         )
@@ -335,6 +335,6 @@ def test_a_pause_is_lifted_once(settings: Settings) -> None:
     }
     first, second = cli("resume", RAW, "2"), cli("resume", RAW, "2")
 
-    assert paused["2"] == "inflate"
-    assert b"was paused for inflate" in first.stderr
+    assert paused["2"] == "dead_letters"
+    assert b"was paused for dead_letters" in first.stderr
     assert b"is not paused" in second.stderr

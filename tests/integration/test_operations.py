@@ -33,20 +33,17 @@ async def operations(database: Database) -> AsyncIterator[Operations]:
 
 async def test_a_pause_stands_until_it_is_lifted(operations: Operations) -> None:
     first = await operations.pause(
-        TOPIC, 0, reason="dead_letter_ratio", first_offset=5, next_offset=9
+        TOPIC, 0, reason="dead_letters", detail="more than half", first_offset=5, next_offset=9
     )
-    second = await operations.pause(TOPIC, 0, reason="inflates")
+    second = await operations.pause(TOPIC, 0, reason="dead_letters", detail="all")
     [standing] = await operations.pauses()
     lifted = [await operations.resume(TOPIC, 0), await operations.resume(TOPIC, 0)]
 
     assert (first, second, lifted) == (True, False, [True, False])
-    assert (standing.reason, standing.first_offset, standing.next_offset) == (
-        "dead_letter_ratio",
-        5,
-        9,
-    )
+    assert (standing.reason, standing.detail) == ("dead_letters", "more than half")
+    assert (standing.first_offset, standing.next_offset) == (5, 9)
     assert await operations.pauses() == []
-    assert await operations.pause(TOPIC, 0, reason="inflates")
+    assert await operations.pause(TOPIC, 0, reason="dead_letters", detail="again")
 
 
 async def test_heads_and_positions_are_listed(database: Database, operations: Operations) -> None:
