@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from urllib.parse import urlsplit
+from contextlib import asynccontextmanager
 
 from pipeline.domain.logs import LogName
 from pipeline.domain.records import LeafRange, SealedEvent
@@ -14,81 +12,27 @@ from sinks.archive import ArchiveDestination
 from sinks.base import Destination
 from sinks.s3 import connect
 from tests.archive_support import FlakyS3, Gateway, open_gateway, s3_settings
-
-
-class Line:
-    """A TCP line to the gateway that can be down, silent, or cut before an answer."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._target = host, port
-        self._server: asyncio.Server | None = None
-        self._calls: set[asyncio.Task[None]] = set()
-        self.port = 0
-        self.answering = asyncio.Event()
-        self.answering.set()
-        self.cut_answers = 0
-
-    async def up(self) -> None:
-        self._server = await asyncio.start_server(self._join, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def down(self) -> None:
-        if self._server:
-            self._server.close()
-        for call in self._calls:
-            call.cancel()
-        await asyncio.gather(*self._calls, return_exceptions=True)
-
-    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._calls.add(task)
-        try:
-            there, back = await asyncio.open_connection(*self._target)
-            await asyncio.gather(
-                self._copy(reader, back, answers=False), self._copy(there, writer, answers=True)
-            )
-        except (OSError, asyncio.CancelledError):
-            pass
-        finally:
-            self._calls.discard(task)
-            writer.transport.abort()
-            with suppress(UnboundLocalError):
-                back.transport.abort()
-
-    async def _copy(
-        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, answers: bool
-    ) -> None:
-        while chunk := await source.read(65536):
-            if answers and self.cut_answers:
-                self.cut_answers -= 1
-                raise ConnectionResetError
-            if answers:
-                await self.answering.wait()
-            target.write(chunk)
-            await target.drain()
-        raise ConnectionResetError  # one side closed: close both
+from tests.proxy import Fault, FaultProxy
 
 
 @asynccontextmanager
-async def over_line(gateway: Gateway) -> AsyncIterator[tuple[Line, Gateway]]:
+async def over_line(gateway: Gateway) -> AsyncIterator[tuple[FaultProxy, Gateway]]:
     """The same buckets, reached over a line that can fail."""
     settings = s3_settings()
-    target = urlsplit(settings["endpoint_url"])
-    line = Line(target.hostname or "", target.port or 80)
-    await line.up()
-    settings["endpoint_url"] = f"http://127.0.0.1:{line.port}"
-    client = connect(**settings, timeout_s=0.5).client
-    s3 = FlakyS3(client)
-    yield line, Gateway(s3, gateway.archive, gateway.vault)
-    await line.down()
-    await s3.close()
+    line = FaultProxy(settings["endpoint_url"])
+    settings["endpoint_url"] = line.url
+    s3 = FlakyS3(connect(**settings, timeout_s=0.5).client)
+    try:
+        yield line, Gateway(s3, gateway.archive, gateway.vault)
+    finally:
+        await s3.close()
+        line.close()
 
 
 class ArchiveStore:
     """The archive for the destinations' contract suite; objects are cut at ``max_events``."""
 
-    def __init__(self, near: Gateway, far: Gateway, line: Line, *, max_events: int) -> None:
+    def __init__(self, near: Gateway, far: Gateway, line: FaultProxy, *, max_events: int) -> None:
         self._near = near
         self._far = far
         self._line = line
@@ -122,10 +66,10 @@ class ArchiveStore:
         ]
 
     async def lose_server(self) -> None:
-        await self._line.down()
+        self._line.set(Fault.DOWN)
 
     async def restore_server(self) -> None:
-        await self._line.up()
+        self._line.set(Fault.NONE)
 
     async def _read(self, log_id: int, first_leaf: int, *, limit: int) -> LeafRange:
         """The ledger has what it gave to any worker."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import orjson
@@ -24,6 +22,7 @@ from pipeline.testing import OCCURRED_AT_US, an_event
 from sinks.bulk import BulkClient, connect, prepare_index
 from sinks.documents import Documents
 from sinks.index import IndexDestination
+from tests.proxy import FaultProxy
 
 LATE_AFTER_S = 86_400
 KEY = SubjectKey(UUID(int=7), b"k" * 32)
@@ -117,56 +116,6 @@ def a_range(events: list[SealedEvent], *, log_id: int = 1, first_leaf: int = 0) 
     return LeafRange(log_id, LogName("audit.raw.authentication", log_id), first_leaf, events)
 
 
-class Line:
-    """A TCP line to the server that can be down, or lose an answer after the request arrived."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._target = host, port
-        self._server: asyncio.Server | None = None
-        self._calls: set[asyncio.Task[None]] = set()
-        self.port = 0
-        self.answers_to_lose = 0
-
-    async def up(self) -> None:
-        self._server = await asyncio.start_server(self._join, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def down(self) -> None:
-        if self._server:
-            self._server.close()
-        for call in self._calls:
-            call.cancel()
-        await asyncio.gather(*self._calls, return_exceptions=True)
-
-    async def _join(self, near: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is None:
-            return
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
-        far, request = await asyncio.open_connection(*self._target)
-        try:
-            async with asyncio.TaskGroup() as both:
-                both.create_task(self._pump(near, request, loses=False))
-                both.create_task(self._pump(far, answer, loses=True))
-        except* (ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            request.close()
-            answer.close()
-
-    async def _pump(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, loses: bool
-    ) -> None:
-        while part := await source.read(1 << 16):
-            if loses and self.answers_to_lose:
-                self.answers_to_lose -= 1
-                raise ConnectionResetError
-            sink.write(part)
-            await sink.drain()
-        raise ConnectionResetError
-
-
 class Counts:
     """An observer of the index that remembers."""
 
@@ -184,12 +133,12 @@ class Counts:
 class IndexServer:
     """A server reached by a line, and indices of a prefix that nobody else uses."""
 
-    def __init__(self, client: AsyncElasticsearch, line: Line, prefix: str) -> None:
+    def __init__(self, client: AsyncElasticsearch, line: FaultProxy, prefix: str) -> None:
         self.client = client
         self.line = line
         self.prefix = prefix
         self.counts = Counts()
-        self.url = f"http://127.0.0.1:{line.port}"
+        self.url = line.url
 
     def destination(self, *, bulk_max_bytes: int = 5 << 20) -> IndexDestination:
         """A destination of its own, as another worker has it."""
@@ -225,9 +174,7 @@ async def open_index_server() -> AsyncIterator[IndexServer]:
     url = os.environ.get("AUDIT_ELASTICSEARCH_URL")
     if not url:
         pytest.skip("AUDIT_ELASTICSEARCH_URL is not set: start the local stack")
-    target = urlsplit(url)
-    line = Line(target.hostname or "127.0.0.1", target.port or 9200)
-    await line.up()
+    line = FaultProxy(url)
     client = connect(url, username="", password="", ca_file=None, timeout_s=20)
     prefix = f"test-{uuid4().hex[:12]}"
     try:
@@ -239,4 +186,4 @@ async def open_index_server() -> AsyncIterator[IndexServer]:
             await client.indices.delete(index=name)
         await client.indices.delete_index_template(name=prefix)
         await client.close()
-        await line.down()
+        line.close()

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pipeline.settings import Settings
-from tests.chaos.support import FIGURES, ROOT, cli, fresh_settings
+from pipeline.settings import Settings, load_settings
+from tests.chaos import figures
+from tests.chaos.processes import cli, free_port
 
 
 @pytest.fixture(scope="session")
 def settings() -> Settings:
+    """The stack's, once everything that other tests published is in every store."""
     if "AUDIT_KAFKA_BOOTSTRAP" not in os.environ:
         pytest.skip("no servers: run `make test`, or `make chaos` for the full form")
-    (ROOT / "build").mkdir(exist_ok=True)
     cli("migrate")
-    return fresh_settings()
+    cli("worker", AUDIT_DRAIN="true", AUDIT_HTTP_PORT=str(free_port()))
+    return load_settings()
 
 
 @pytest.fixture
@@ -26,9 +27,6 @@ def ids_file(tmp_path: Path) -> Path:
     return tmp_path / "ids.tsv"
 
 
-@pytest.fixture(scope="session", autouse=True)
-def table() -> Iterator[None]:
-    yield
-    for figures in FIGURES:
-        name = figures["test"]
-        print(name, {key: value for key, value in figures.items() if key != "test"})
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in figures.table():
+        terminalreporter.write_line(line)

@@ -19,6 +19,7 @@ from sinks.base import Destination
 from sinks.memory_destination import MemoryDestination
 from tests.archive_store import open_archive_store
 from tests.index_support import IndexServer, a_range, open_index_server, sign_ins
+from tests.proxy import Fault
 
 
 class Store(Protocol):
@@ -103,10 +104,10 @@ class IndexStore:
         ]
 
     async def lose_server(self) -> None:
-        await self._server.line.down()
+        self._server.line.set(Fault.DOWN)
 
     async def restore_server(self) -> None:
-        await self._server.line.up()
+        self._server.line.set(Fault.NONE)
 
     async def close(self) -> None:
         for destination in self._opened:

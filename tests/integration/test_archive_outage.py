@@ -18,6 +18,7 @@ from tests.archive_support import (
     open_gateway,
     s3_settings,
 )
+from tests.proxy import Fault
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -38,14 +39,14 @@ async def test_an_outage_loses_nothing_and_holds_no_more(gateway: Gateway) -> No
     async with over_line(gateway) as (line, far):
         destination = far.destination(ledger, max_events=10, max_age_s=60.0)
         await destination.write([ledger.range(0, 5)])
-        await line.down()
+        line.set(Fault.DOWN)
 
         for _ in range(3):
             with pytest.raises(Unavailable):
                 await destination.write([ledger.range(5)])
             assert destination.due_in_s() == 0
         held = destination.held_bytes
-        await line.up()
+        line.set(Fault.NONE)
         durable = await destination.write([ledger.range(5)])
 
     assert held <= sum(len(event.canonical) + 400 for event in ledger.events[:10])
@@ -58,7 +59,7 @@ async def test_a_put_whose_answer_is_lost_is_stored_once(gateway: Gateway, answe
     ledger = LedgerLog(new_log(), 10)
     async with over_line(gateway) as (line, far):
         destination = far.destination(ledger)
-        line.cut_answers = answers
+        line.answers_to_lose = answers
 
         for _ in range(answers):
             with pytest.raises(Unavailable):
@@ -73,11 +74,11 @@ async def test_a_gateway_that_says_nothing_is_unavailable(gateway: Gateway) -> N
     ledger = LedgerLog(new_log(), 10)
     async with over_line(gateway) as (line, far):
         destination = far.destination(ledger)
-        line.answering.clear()
+        line.set(Fault.SILENT)
 
         with pytest.raises(Unavailable, match="ReadTimeout"):
             await destination.write([ledger.range(0)])
-        line.answering.set()
+        line.set(Fault.NONE)
 
         assert await destination.write([]) == {1: 10}
 
@@ -85,7 +86,7 @@ async def test_a_gateway_that_says_nothing_is_unavailable(gateway: Gateway) -> N
 async def test_one_line_for_both_the_check_and_the_writes(gateway: Gateway) -> None:
     async with over_line(gateway) as (line, far):
         await far.destination(LedgerLog(new_log())).open()
-        await line.down()
+        line.set(Fault.DOWN)
 
         with pytest.raises(Unavailable):
             await far.destination(LedgerLog(new_log())).open()

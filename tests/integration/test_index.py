@@ -30,6 +30,7 @@ from tests.index_support import (
     seal_event,
     sign_ins,
 )
+from tests.proxy import Fault
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 NOVEMBER_ENDS_US = 1_764_547_200_000_000
@@ -134,11 +135,11 @@ async def test_down_then_up_then_all_there(server: IndexServer) -> None:
     events = sign_ins(10)
     destination = server.destination()
 
-    await server.line.down()
+    server.line.set(Fault.DOWN)
     for _ in range(3):
         with pytest.raises(Unavailable):
             await destination.write([a_range(events)])
-    await server.line.up()
+    server.line.set(Fault.NONE)
     await destination.write([a_range(events)])
     await destination.close()
 

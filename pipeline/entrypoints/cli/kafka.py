@@ -90,7 +90,7 @@ def producer(settings: Settings, **extra: Any) -> IdempotentProducer:
         "compression.type": "zstd",
         "linger.ms": 20,
         "message.max.bytes": settings.inflate_max_bytes * 3 // 2,
-        "delivery.timeout.ms": 60_000,
+        "delivery.timeout.ms": 120_000,
     }
     return IdempotentProducer(settings, **{**config, **extra})
 
