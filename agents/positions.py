@@ -60,6 +60,7 @@ class Place:
     head: LogHead | None = None
     stopped: str = ""  # why it stands still; looked at again every ``stopped_again_s``
     retry_at: float = 0.0
+    topic_id: str = ""  # of the topic that it was placed in
     placed: bool = False  # fetched from where the ledger says, since it last stood still
     paused: str = ""  # why it stands still until `audit-trail resume`
     followed: set[int] = field(default_factory=set)  # log ids of the epochs that followers have
@@ -244,6 +245,7 @@ class Positions:
     async def _current(self, tp: TP) -> LogHead:
         """The head of the log that goes on, checked against archive and topic."""
         cluster_id, topic_id = await self._topics.ids(tp.topic)
+        self._places[tp].topic_id = topic_id
         head = await self._ledger.open_log(
             tp.topic, tp.partition, cluster_id=cluster_id, topic_id=topic_id
         )
@@ -287,13 +289,13 @@ class Positions:
             raise ChainBroken(
                 str(head.name),
                 f"the topic ends at offset {end}, the ledger is at {head.next_offset}: the topic lost"
-                " records or was replaced; `audit-trail open-epoch` begins a new log",
+                f" records or was replaced; {_way_out(tp)}",
             )
         if first > head.next_offset:
             raise ChainBroken(
                 str(head.name),
                 f"the topic begins at offset {first}, the ledger is at {head.next_offset}: records in"
-                " between were deleted before they were read; `audit-trail open-epoch` begins a new log",
+                f" between were deleted before they were read; {_way_out(tp)}",
             )
 
     # --- pauses, lags, state ---
@@ -332,6 +334,27 @@ class Positions:
                     self._metrics.resumed(tp.topic, tp.partition)
                     self.consumer.resume_reading(tp)
                     log_event(log, "partition_resumed", topic=tp.topic, partition=tp.partition)
+
+    async def watch_topics(self) -> None:
+        """Place anew what is read of a topic that was replaced, until cancelled.
+
+        A fetch names its topic by name alone: records of the new topic that stand beyond the position
+        are read as if they followed. A new log reads all of them again; they are duplicates there.
+        """
+        while True:
+            await asyncio.sleep(self._waits.stopped_again_s)
+            for topic in {tp.topic for tp, place in self._places.items() if place.placed}:
+                try:
+                    _cluster_id, topic_id = await self._topics.ids(topic)
+                except Unavailable:
+                    continue
+                except ChainBroken:
+                    topic_id = ""  # gone; placing says so
+                for tp, place in list(self._places.items()):
+                    if tp.topic == topic and place.placed and place.topic_id != topic_id:
+                        place.placed = False
+                        self.consumer.stand_still(tp)
+                        self._start_placing(tp)
 
     def _goes_on(self, tp: TP, place: Place) -> None:
         """What stopped a partition is over once it was read on, or has nothing to read."""
@@ -396,3 +419,7 @@ class Positions:
         self._tasks.clear()
         for task in tasks:
             await settle(task)
+
+
+def _way_out(tp: TP) -> str:
+    return f"`audit-trail open-epoch {tp.topic} {tp.partition}` begins a new log"

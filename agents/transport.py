@@ -192,11 +192,12 @@ class BatchConsumer(driver.Consumer):
         except PartitionHalted as halted:
             self._halt(TP(*halted.partition), str(halted))
         except OffsetOutOfRangeError as error:
-            for partition, offset in dict(error.args[0]).items():
+            for (topic, partition), offset in dict(error.args[0]).items():
                 self._halt(
-                    TP(*partition),
+                    TP(topic, partition),
                     f"offset {offset} is not in the topic any more: records were deleted before they"
-                    " were read, or the topic was replaced; `audit-trail open-epoch` begins a new log",
+                    " were read, or the topic was replaced;"
+                    f" `audit-trail open-epoch {topic} {partition}` begins a new log",
                 )
         except KafkaError as error:
             log_event(log, "fetch_failed", level=logging.WARNING, error=error)

@@ -126,6 +126,7 @@ async def _run(settings: Settings) -> int:
                 ("prepare", delivery.run_prepare),
                 ("write", delivery.run_write),
                 ("watch", positions.watch),
+                ("watch topics", positions.watch_topics),
                 ("tenants", parts.refresh_tenants),
                 *parts.following(),
             ]
