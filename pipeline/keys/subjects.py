@@ -74,6 +74,10 @@ class KeyStore(Protocol):
         """The keys of subjects by ref; refs whose key is gone are left out. Raises ``Unavailable``."""
         ...
 
+    async def tenants(self) -> Mapping[str, bytes]:
+        """The wrapped key of each tenant. Raises ``Unavailable``."""
+        ...
+
 
 # Appends keys to the journal topic; returns once all in-sync replicas have them.
 Journal = Callable[[Sequence[EscrowEntry]], Awaitable[None]]
@@ -170,7 +174,11 @@ class SubjectKeys:
         found = {ref: key for ref in set(refs) if (key := self._by_ref.get(ref)) is not None}
         missing = [ref for ref in set(refs) if ref not in found]
         if missing:
-            for stored in await self._store.keys_by_ref(missing):
+            rows = await self._store.keys_by_ref(missing)
+            if any(row.tenant not in self._tenant_ciphers for row in rows):
+                # Let in, or restored from the vault, since this worker last looked.
+                self.know_tenants(await self._store.tenants())
+            for stored in rows:
                 key = self._unwrap(stored)
                 found[stored.subject_ref] = key
                 self._remember(self._by_ref, stored.subject_ref, key)

@@ -73,6 +73,9 @@ class KeysInMemory:
     async def keys_by_ref(self, refs: Sequence[UUID]) -> Sequence[StoredKey]:  # noqa: ARG002
         return []
 
+    async def tenants(self) -> Mapping[str, bytes]:
+        return {}
+
 
 def make_preparer(schema_ids: Mapping[str, int] = SCHEMA_IDS) -> Preparer:
     """A preparer that knows the bench's tenant."""
