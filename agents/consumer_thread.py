@@ -21,7 +21,7 @@ from pipeline.logging import log_event
 
 log = logging.getLogger(__name__)
 
-_FETCH_WAIT_MS = 100  # how long the broker may hold an empty fetch: a part of the latency
+_FETCH_WAIT_MS = 20  # how long the broker may hold an empty fetch: a part of the latency
 
 
 class BatchThread(driver.AIOKafkaConsumerThread):

@@ -116,6 +116,7 @@ async def _run(settings: Settings) -> int:
         try:
             parts = await stack.enter_async_context(open_parts(settings, metrics))
             topics = TopicFacts(settings)
+            stack.push_async_callback(topics.close)
             await until_available(topics.reach, settings)
             positions, delivery = _connect(settings, parts, topics, metrics, ending)
             app = await stack.enter_async_context(
