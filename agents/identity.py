@@ -7,7 +7,7 @@ waits behind a fetch that the broker holds, 0.1 s for each of a worker's partiti
 from __future__ import annotations
 
 import asyncio
-from base64 import urlsafe_b64encode
+from base64 import b64encode
 from typing import Any, Final
 
 from aiokafka.client import AIOKafkaClient
@@ -51,8 +51,8 @@ class TopicFacts:
     async def ids(self, topic: str) -> tuple[str, str]:
         """(cluster id, topic id)."""
         answer, found = await self._described(topic)
-        # As Kafka's own tools write it.
-        topic_id = urlsafe_b64encode(found["topic_id"].bytes).rstrip(b"=").decode()
+        # As confluent-kafka writes it, by which `audit-trail open-epoch` asks.
+        topic_id = b64encode(found["topic_id"].bytes).rstrip(b"=").decode()
         return str(answer.cluster_id), topic_id
 
     async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
