@@ -12,7 +12,8 @@ export PYTHON
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: .venv/.ready ## virtual environment with pinned packages (the others call it)
+setup: .venv/.ready ## virtual environment with pinned packages, the hot path compiled (the others call it)
+	@$(BIN)/python scripts/build_native.py
 
 .venv/.ready: requirements-dev.lock pyproject.toml
 	@if [ -L .venv ]; then \
@@ -56,6 +57,7 @@ lint: setup ## mypy, ruff, import-linter
 	@$(BIN)/mypy -p pipeline -p agents -p sinks -p avro_schemas
 	@MYPYPATH=infra/local $(BIN)/mypy infra/local/stack.py infra/local/lock.py infra/local/audit_stack
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python scripts/build_native.py --lint
 
 lock: setup ## pin every dependency with hashes again
 	@$(BIN)/uv pip compile -q pyproject.toml --generate-hashes --no-header --no-annotate --universal --python-version 3.11 -o requirements.lock

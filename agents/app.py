@@ -14,7 +14,7 @@ from pipeline.settings import Settings
 from pipeline.tls import client_context
 
 # Records unpacked, and then prepared, at a time: about 50 ms in which nothing else runs.
-_POLL_RECORDS = 1_000
+_POLL_RECORDS = 2_000
 _HEARTBEATS = 5  # per session timeout
 
 

@@ -8,6 +8,7 @@ ones are handed out first; the bad batch then stands at the front and stops its 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, cast
 
 from aiokafka import TopicPartition
@@ -60,6 +61,22 @@ class SafePartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]
         return record if self._is_raw else super()._consumer_record(tp, record)
 
 
+class QuickFetchResult(fetcher.FetchResult):  # type: ignore[misc]
+    """Takes records out without a line of Python for each."""
+
+    _partition_records: SafePartitionRecords | None
+
+    def getall(self, max_records: int | None = None) -> list[Any]:
+        if not self.check_assignment(self._topic_partition) or self._partition_records is None:
+            return []
+        records: list[Any] = list(islice(self._partition_records, max_records))
+        self._update_position()
+        if max_records is None or len(records) < max_records:
+            self._partition_records = None
+        return records
+
+
 def install() -> None:
-    """Make aiokafka's fetcher use it, process-wide."""
+    """Make aiokafka's fetcher use both, process-wide."""
     fetcher.PartitionRecords = SafePartitionRecords
+    fetcher.FetchResult = QuickFetchResult

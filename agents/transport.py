@@ -30,10 +30,6 @@ log = logging.getLogger(__name__)
 
 _FETCH_TIMEOUT_S = 1.0
 _AFTER_ERROR_S = 0.5
-# A round of fewer records than this is followed by a rest, so that the next one is worth a
-# transaction: at 2,000 events/s over twenty partitions a round without it is ten events.
-_ROUND_RECORDS = 200
-_REST_S = 0.02
 
 
 class RawPartitions(Protocol):
@@ -176,8 +172,6 @@ class BatchConsumer(driver.Consumer):
                     await self._hand_over(tp, records)
                 else:
                     await self._deliver_singly(tp, records)
-            if sum(map(len, fetched.values())) < _ROUND_RECORDS:
-                await self.sleep(_REST_S)
 
     async def _until_placed(self) -> None:
         """Return once a partition may be fetched, or after a while: Faust would sleep for a second."""
@@ -235,7 +229,7 @@ class BatchConsumer(driver.Consumer):
             self._gap_seen[tp] = expected
             await self._thread.call_thread(self._seek_now, tp, expected)
             return
-        size = sum(len(record.value or b"") + len(record.key or b"") for record in records)
+        size = sum([len(record.value or b"") + len(record.key or b"") for record in records])
         end = records[-1].offset + 1
         batch = RecordBatch(tp.topic, tp.partition, expected, end, records, size)
         self._expected[tp] = end

@@ -19,9 +19,9 @@ from pipeline.domain.merkle import HASH_BYTES, Frontier
 from pipeline.domain.records import SealedEvent
 from sinks import archive_format, ocf
 from sinks.archive_format import ObjectInfo
+from sinks.ledger_plan import node_hashes
 
 _STEP = 250  # events encoded at a time: some 256 KiB, 1 ms of the event loop
-_DATUM_BYTES = 110  # what a leaf's datum has beside the canonical bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,19 +125,14 @@ class ArchiveBuffer:
         self._min_occurred_at_us, self._max_occurred_at_us = min(times), max(times)
         self._next_offset = events[-1].offset + 1
         self._hashes += b"".join([event.leaf_hash for event in events])
-        self.tenants.update([event.clear.get("tenant", "") for event in events])
+        self.tenants.update([event.tenant for event in events])
         self.max_stored_at_us = max(self.max_stored_at_us, events[-1].stored_at_us)
-        raw_bytes = sum([len(event.canonical) for event in events]) + _DATUM_BYTES * len(events)
-        self._leaves.add(archive_format.leaf_datums(events, leaf), len(events), raw_bytes)
-        parts = archive_format.blob_datums(events, leaf)
-        if parts:
-            blobs = len(parts) // archive_format.BLOB_PARTS
-            blob_bytes = sum(map(len, parts))
-            self.refs.update(parts[1 :: archive_format.BLOB_PARTS])
+        self.raw_bytes += self._leaves.add(archive_format.leaf_datums(events, leaf), len(events))
+        blobs = archive_format.blob_datums(events, leaf)
+        if blobs.datums:
+            self.refs.update(blobs.refs)
             self.refs.discard(NOBODY)
-            self._blobs.add(parts, blobs, blob_bytes)
-            raw_bytes += blob_bytes
-        self.raw_bytes += raw_bytes
+            self.raw_bytes += self._blobs.add(blobs.pieces, blobs.datums)
 
     def _assemble(self, leaf_blocks: list[bytes], blob_blocks: list[bytes]) -> ObjectPair:
         describe = partial(
@@ -149,7 +144,7 @@ class ArchiveBuffer:
             next_offset=self._next_offset,
             min_occurred_at_us=self._min_occurred_at_us,
             max_occurred_at_us=self._max_occurred_at_us,
-            root=Frontier().append(self.hashes(self.next_leaf)).root(),
+            root=Frontier().append(self.hashes(self.next_leaf), node_hashes).root(),
         )
         leaf_header = ocf.header(archive_format.LEAF_SCHEMA, self._leaves.sync)
         blob_header = ocf.header(archive_format.BLOB_SCHEMA, self._blobs.sync)
@@ -175,13 +170,16 @@ class _Body:
         self._open_count = 0
         self._open_bytes = 0
 
-    def add(self, parts: list[bytes], count: int, size_bytes: int) -> None:
+    def add(self, parts: list[bytes], count: int) -> int:
+        """Take ``count`` datums; how many bytes they are."""
+        size_bytes = sum(map(len, parts))
         self._open += parts
         self._open_count += count
         self._open_bytes += size_bytes
         self.count += count
         if self._open_bytes >= ocf.BLOCK_BYTES:
             self._close_block()
+        return size_bytes
 
     async def blocks(self) -> list[bytes]:
         if self._open:

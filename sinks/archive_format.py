@@ -6,15 +6,17 @@ range with any Avro library, without this project.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.domain.logs import LogName
 from pipeline.domain.records import SealedEvent
+from pipeline.native import native, runs
 from sinks.ocf import encode_long, encode_longs, encode_times
 
 FORMAT_VERSION = 1
+_BLOB_PARTS = 5
 ARCHIVE_PREFIX = "archive/"
 BLOBS_PREFIX = "blobs/"
 
@@ -138,8 +140,43 @@ def blobs_key(name: LogName, first_leaf: int) -> str:
     return f"{BLOBS_PREFIX}{name}/{first_leaf:019d}.avro"
 
 
+class Blobs(NamedTuple):
+    """Datums of ``BLOB_SCHEMA`` in pieces, how many they are, and the subjects that they name."""
+
+    pieces: list[bytes]
+    datums: int
+    refs: Collection[bytes]
+
+
 def leaf_datums(events: Sequence[SealedEvent], first_leaf: int) -> list[bytes]:
     """Datums of ``LEAF_SCHEMA`` in pieces: one after the other, they are the encoding."""
+    pieces: list[bytes] = []
+    for at, compiled, run in runs(events):
+        if compiled:
+            pieces.append(native.leaf_datums(run, first_leaf + at))
+        else:
+            pieces += _leaf_datums(run, first_leaf + at)
+    return pieces
+
+
+def blob_datums(events: Sequence[SealedEvent], first_leaf: int) -> Blobs:
+    """The blobs of some events, leaf by leaf."""
+    pieces: list[bytes] = []
+    count, refs = 0, set[bytes]()
+    for at, compiled, run in runs(events):
+        if compiled:
+            datums, blobs, named = native.blob_datums(run, first_leaf + at)
+            pieces.append(datums)
+        else:
+            parts = _blob_datums(run, first_leaf + at)
+            blobs, named = len(parts) // _BLOB_PARTS, parts[1::_BLOB_PARTS]
+            pieces += parts
+        count += blobs
+        refs.update(named)
+    return Blobs(pieces, count, refs)
+
+
+def _leaf_datums(events: Sequence[SealedEvent], first_leaf: int) -> list[bytes]:
     parts: list[bytes] = []
     extend = parts.extend
     stored_at = broker_timestamp = schema_id = -1
@@ -179,8 +216,8 @@ def leaf_datums(events: Sequence[SealedEvent], first_leaf: int) -> list[bytes]:
     return parts
 
 
-def blob_datums(events: Sequence[SealedEvent], first_leaf: int) -> list[bytes]:
-    """Datums of ``BLOB_SCHEMA`` in pieces, five to a datum."""
+def _blob_datums(events: Sequence[SealedEvent], first_leaf: int) -> list[bytes]:
+    """In ``_BLOB_PARTS`` pieces each."""
     parts: list[bytes] = []
     extend = parts.extend
     leaves = encode_longs(range(first_leaf, first_leaf + len(events)))
@@ -188,6 +225,3 @@ def blob_datums(events: Sequence[SealedEvent], first_leaf: int) -> list[bytes]:
         for ref, nonce, ciphertext in event.blobs:
             extend((leaf, ref, nonce, encode_long(len(ciphertext)), ciphertext))
     return parts
-
-
-BLOB_PARTS = 5

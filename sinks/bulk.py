@@ -6,14 +6,14 @@ Needs nothing of the server but its core: no ``GET /``, no scripts, no plug-in m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
 from elastic_transport import TransportError
 from elastic_transport.client_utils import DEFAULT
 from elasticsearch import ApiError, AsyncElasticsearch
-from elasticsearch.serializer import JsonSerializer
+from elasticsearch.serializer import JsonSerializer, NdjsonSerializer
 
 from pipeline.domain.errors import ConfigurationError, Unavailable
 from pipeline.domain.records import SealedEvent
@@ -39,14 +39,15 @@ _REFUSALS = frozenset(
 )
 _BULK_PATH = "/_bulk?filter_path=errors,items.*.status,items.*.error.type"
 _NO_FAILURE = b'{"errors":false,'
+_NDJSON = "application/vnd.elasticsearch+x-ndjson"
 _BULK_HEADERS = {
     "accept": "application/vnd.elasticsearch+json; compatible-with=8",
-    "content-type": "application/vnd.elasticsearch+x-ndjson; compatible-with=8",
+    "content-type": f"{_NDJSON}; compatible-with=8",
 }
 
 
 class Line(NamedTuple):
-    """Action and document of one event, as they stand in a bulk body, and where they come from."""
+    """The same of one event, when something has to be said about it alone."""
 
     text: bytes
     index_name: str
@@ -54,6 +55,15 @@ class Line(NamedTuple):
     log: str
     leaf: int
     is_stub: bool = False
+
+
+class Chunk(NamedTuple):
+    """Consecutive leaves of one log as they stand in a bulk body, actions and documents."""
+
+    text: bytes
+    log: str
+    first_leaf: int
+    events: Sequence[SealedEvent]
 
 
 class Verdict(NamedTuple):
@@ -122,6 +132,13 @@ class _Orjson(JsonSerializer):
         return {"errors": False} if data.startswith(_NO_FAILURE) else orjson.loads(data)
 
 
+class _AsItIs(NdjsonSerializer):
+    """Bodies are NDJSON already: looking at them costs three copies of each."""
+
+    def dumps(self, data: Any) -> bytes:
+        return bytes(data)
+
+
 def connect(
     url: str, *, username: str, password: str, ca_file: str | None, timeout_s: float
 ) -> AsyncElasticsearch:
@@ -134,7 +151,7 @@ def connect(
         max_retries=0,
         retry_on_timeout=False,
         retry_on_status=(),
-        serializer=_Orjson(),
+        serializers={_Orjson.mimetype: _Orjson(), _NDJSON: _AsItIs()},
     )
 
 

@@ -22,7 +22,7 @@ ECS_VERSION = "8.17.0"
 # A schema of many optional fields makes many shapes; those remembered are bounded.
 _SHAPES_MAX = 1_000
 _HEADS_MAX = 1_000
-_PEOPLE = frozenset({"user.id", "user.name", "user.email"})
+PEOPLE = frozenset({"user.id", "user.name", "user.email"})
 _SOURCE = frozenset({"source.ip", "source.domain"})
 
 Flat = Mapping[str, Any]
@@ -63,7 +63,11 @@ class Shapes:
     def head(self, clear: Mapping[str, Any]) -> bytes:
         """The beginning of a document, up to and with a comma: what all of one kind have."""
         activity = clear.get(self._activity) if self._activity else None
-        key = (activity, clear.get("outcome"), clear.get("severity"))
+        return self.head_of(activity, clear.get("outcome"), clear.get("severity"))
+
+    def head_of(self, activity: Any, outcome: Any, severity: Any) -> bytes:
+        """The same, from the symbols that it follows from."""
+        key = (activity, outcome, severity)
         head = self._heads.get(key)
         if head is None:
             if len(self._heads) >= _HEADS_MAX:
@@ -88,7 +92,7 @@ class Shapes:
                 arrays.setdefault(array, {}).setdefault(index, {})[member] = value
             else:
                 unmapped[path] = value
-        people = [value for name, value in plain.items() if name in _PEOPLE]
+        people = [value for name, value in plain.items() if name in PEOPLE]
         for array in (TARGETS, SUBJECTS):
             for record in arrays.get(array, {}).values():
                 people += [value for member, value in record.items() if member in PERSON]

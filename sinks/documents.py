@@ -19,7 +19,7 @@ from sinks.document_shapes import ECS_VERSION, PERSON, TARGETS, Shapes
 
 _SORTED = orjson.OPT_SORT_KEYS
 _EFFECTIVE_RELATION = "on_behalf_of"
-_SERVER_FIELDS = (
+SERVER_FIELDS = (
     "@timestamp",
     "event.created",
     "event.ingested",
@@ -39,15 +39,13 @@ class Documents:
     """
 
     def __init__(self, *, late_after_s: int) -> None:
-        self._late_after_us = late_after_s * 1_000_000
+        self.late_after_us = late_after_s * 1_000_000
         self._families: dict[str, Shapes] = {}
 
     def document(self, event: SealedEvent, log: str, leaf_index: int) -> bytes:
         """The document of one leaf, as JSON without a line break."""
         clear, opened = event.clear, event.opened
-        shapes = self._families.get(event.family)
-        if shapes is None:
-            shapes = self._families[event.family] = Shapes(event.family, _SERVER_FIELDS)
+        shapes = self.shapes(event.family)
         shape = shapes.of(clear, opened)
         fields = shape.fields(clear, opened, self._server_values(event, log, leaf_index))
         if event.actor_ref is not None:
@@ -67,13 +65,20 @@ class Documents:
         # What follows from a few symbols is ready as bytes: 7 fields less to write each time.
         return shapes.head(clear) + orjson.dumps(fields, option=_SORTED)[1:]
 
+    def shapes(self, family: str) -> Shapes:
+        """What the documents of a family look like."""
+        shapes = self._families.get(family)
+        if shapes is None:
+            shapes = self._families[family] = Shapes(family, SERVER_FIELDS)
+        return shapes
+
     def stub(self, event: SealedEvent, log: str, leaf_index: int, *, refused: str) -> bytes:
         """What stands for a document that the index refused: where to find the event, no content.
 
         ``refused`` is the type of the server's error, never its text, which quotes values.
         """
         server = self._server_values(event, log, leaf_index)
-        fields: dict[str, Any] = dict(zip(_SERVER_FIELDS, server, strict=True))
+        fields: dict[str, Any] = dict(zip(SERVER_FIELDS, server, strict=True))
         fields["ecs.version"] = ECS_VERSION
         fields["event.kind"] = "event"
         fields["event.id"] = uuid_text(event.event_id)
@@ -84,7 +89,7 @@ class Documents:
         return orjson.dumps(fields, option=_SORTED)
 
     def _server_values(self, event: SealedEvent, log: str, leaf_index: int) -> tuple[Any, ...]:
-        """Values of ``_SERVER_FIELDS``, in that order."""
+        """Values of ``SERVER_FIELDS``, in that order."""
         occurred_at_us, stored_at_us = event.occurred_at_us, event.stored_at_us
         return (
             time_text(occurred_at_us),
@@ -95,7 +100,7 @@ class Documents:
             leaf_index,
             event.offset,
             event.schema_id,
-            stored_at_us - occurred_at_us > self._late_after_us,
+            stored_at_us - occurred_at_us > self.late_after_us,
         )
 
 

@@ -14,11 +14,6 @@ from pipeline.domain.errors import ChainBroken
 from pipeline.domain.records import LeafRange, LogHead
 from sinks.progress import LogStatus, Stored
 
-# A sealed event in memory is mostly Python objects, the maps of its values: 2.8 kB at 758 bytes of
-# canonical form, 5.8 kB at 1,553 (tracemalloc, tests/bench/index_bench.py).
-_EVENT_BYTES = 400
-_BYTES_PER_CANONICAL_BYTE = 4
-
 
 class Gathered(NamedTuple):
     """A range on its way to the destination, and the memory that it holds."""
@@ -75,7 +70,7 @@ class Feed:
         reach = 0 if self._ranges else self._reach
         if self.located and self.alert is None and leaves.first_leaf <= end + reach:
             fresh = leaves.from_leaf(end)
-            size_bytes = weigh(fresh)
+            size_bytes = fresh.held_bytes
             if not fresh.events:
                 return
             if size_bytes <= room_bytes:
@@ -106,7 +101,7 @@ class Feed:
         """Give a range that was read from the ledger at the cursor."""
         self.head_size = max(self.head_size, leaves.next_leaf)
         self._missed_at_us = leaves.events[-1].stored_at_us
-        gathered = self._give(leaves, weigh(leaves))
+        gathered = self._give(leaves, leaves.held_bytes)
         self._drop_below_cursor()
         return gathered
 
@@ -180,12 +175,5 @@ class Feed:
             self.held_bytes -= size_bytes
             rest = leaves.from_leaf(self.cursor)
             if rest.events:
-                self._ranges.appendleft((rest, size_bytes := weigh(rest)))
+                self._ranges.appendleft((rest, size_bytes := rest.held_bytes))
                 self.held_bytes += size_bytes
-
-
-def weigh(leaves: LeafRange) -> int:
-    """The memory that a range holds, about; counts whole events, not only their bytes."""
-    events = leaves.events
-    content = sum([len(event.canonical) for event in events])
-    return content * _BYTES_PER_CANONICAL_BYTE + len(events) * _EVENT_BYTES

@@ -9,17 +9,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from pipeline.domain.records import LeafRange, SealedEvent
+from pipeline.native import native, runs
 from sinks.backoff import Backoff
-from sinks.bulk import BulkClient, Line, Verdict, indexed, try_again, unavailable
+from sinks.bulk import (
+    BulkAnswer,
+    BulkClient,
+    Chunk,
+    Line,
+    Verdict,
+    indexed,
+    try_again,
+    unavailable,
+)
 from sinks.documents import Documents, month_text, uuid_text
 
 # A bulk whose single documents the server has no room for is tried this often before the whole
 # call is given up as an outage, which the follower waits out.
 _TRIES = 6
 PARTS = 8  # of a request body, each built without a pause
+_DOCUMENT_BYTES = 1_200  # until the first documents are made
+_BODY_MIN_BYTES = 256 * 1024
 
 
 class IndexObserver(Protocol):
@@ -63,6 +75,7 @@ class IndexDestination:
         self._retry_first_s = retry_first_s
         self._retry_max_s = retry_max_s
         self._in_flight = in_flight
+        self._document_bytes = _DOCUMENT_BYTES
         self._sleep = sleep
 
     async def open(self) -> None:
@@ -72,10 +85,10 @@ class IndexDestination:
         """Index every leaf; see ``Destination.write``. Nothing is held back."""
         under_way: list[asyncio.Task[None]] = []
         try:
-            async for lines in self._bulks(ranges):
+            async for chunks in self._bulks(ranges):
                 if len(under_way) >= self._in_flight:
                     await under_way.pop(0)
-                under_way.append(asyncio.ensure_future(self._store(lines)))
+                under_way.append(asyncio.ensure_future(self._store(chunks)))
             while under_way:
                 await under_way.pop(0)
         finally:
@@ -91,51 +104,94 @@ class IndexDestination:
         """Close the connections."""
         await self._client.close()
 
-    async def _bulks(self, ranges: Sequence[LeafRange]) -> AsyncIterator[list[Line]]:
-        """Documents, cut into request bodies of about ``bulk_max_bytes``."""
-        body: list[Line] = []
+    async def _bulks(self, ranges: Sequence[LeafRange]) -> AsyncIterator[list[Chunk]]:
+        """Documents, cut into request bodies of one size, ``bulk_max_bytes`` at most."""
+        events = sum([len(leaves.events) for leaves in ranges])
+        aim_bytes = self._body_bytes(events)
+        all_bytes = 0
+        body: list[Chunk] = []
         body_bytes = 0
-        for part, part_bytes in self.parts(ranges):
-            if body and body_bytes + part_bytes > self._bulk_max_bytes:
+        for chunk in self.chunks(ranges, aim_bytes // PARTS):
+            # Half a chunk more or less: cutting before it every time would leave a small last body.
+            if body and body_bytes + len(chunk.text) // 2 > aim_bytes:
                 yield body
                 body, body_bytes = [], 0
-            body += part
-            body_bytes += part_bytes
+            body.append(chunk)
+            body_bytes += len(chunk.text)
+            all_bytes += len(chunk.text)
             await asyncio.sleep(0)
         if body:
+            self._document_bytes = all_bytes // events
             yield body
 
-    def parts(self, ranges: Sequence[LeafRange]) -> Iterator[tuple[list[Line], int]]:
-        """Lines and their bytes, cut where other tasks may get their turn: a few milliseconds each."""
-        part_max_bytes = self._bulk_max_bytes // PARTS
-        lines: list[Line] = []
-        size_bytes = 0
+    def _body_bytes(self, events: int) -> int:
+        """As many requests as are under way at once, or several times as many, all alike: the server
+        is idle on one core while a full body is alone under way beside the end of a small one.
+        """
+        expected = events * self._document_bytes
+        rounds = -(-expected // (self._bulk_max_bytes * self._in_flight))
+        alike = expected // max(rounds * self._in_flight, 1)
+        return min(max(alike, _BODY_MIN_BYTES), self._bulk_max_bytes)
+
+    def chunks(self, ranges: Sequence[LeafRange], max_bytes: int) -> Iterator[Chunk]:
+        """Documents, cut where other tasks may get their turn: a few milliseconds each."""
         for leaves in ranges:
             log = str(leaves.name)
-            for leaf, event in enumerate(leaves.events, leaves.first_leaf):
-                line = self._line(event, log, leaf, self._documents.document(event, log, leaf))
-                lines.append(line)
-                size_bytes += len(line.text)
-                if size_bytes >= part_max_bytes:
-                    yield lines, size_bytes
-                    lines, size_bytes = [], 0
-        if lines:
-            yield lines, size_bytes
+            for at, compiled, run in runs(leaves.events):
+                write = self._write_compiled if compiled else self._write_plain
+                done = 0
+                while done < len(run):
+                    first_leaf = leaves.first_leaf + at + done
+                    rest = run[done:] if done else run
+                    text, count = write(rest, log, first_leaf, max_bytes)
+                    yield Chunk(text, log, first_leaf, rest[:count])
+                    done += count
 
-    def _line(self, event: SealedEvent, log: str, leaf: int, body: bytes) -> Line:
+    def _write_compiled(
+        self, events: Sequence[Any], log: str, first_leaf: int, max_bytes: int
+    ) -> tuple[bytes, int]:
+        late_us = self._documents.late_after_us
+        return native.bulk_lines(events, log, first_leaf, self._prefix, late_us, max_bytes)
+
+    def _write_plain(
+        self, events: Sequence[SealedEvent], log: str, first_leaf: int, max_bytes: int
+    ) -> tuple[bytes, int]:
+        """The part of a body that has these events, one at least, up to about ``max_bytes``."""
+        texts: list[bytes] = []
+        size_bytes = 0
+        for leaf, event in enumerate(events, first_leaf):
+            texts.append(self._line(event, log, leaf).text)
+            size_bytes += len(texts[-1])
+            if size_bytes >= max_bytes:
+                break
+        return b"".join(texts), len(texts)
+
+    def _line(self, event: SealedEvent, log: str, leaf: int, stub: bytes | None = None) -> Line:
         index = f"{self._prefix}-{month_text(event.occurred_at_us)}"
         action = f'{{"create":{{"_index":"{index}","_id":"{uuid_text(event.event_id)}"}}}}\n'
-        return Line(action.encode() + body, index, event, log, leaf)
+        body = self._documents.document(event, log, leaf) if stub is None else stub
+        return Line(action.encode() + body + b"\n", index, event, log, leaf, stub is not None)
 
-    async def _store(self, lines: list[Line]) -> None:
+    async def _store(self, chunks: Sequence[Chunk]) -> None:
         """Send documents until each is there, in full or as a stub.
 
         Raises:
             Unavailable: The server does not answer, or has no room after several tries.
         """
+        body = b"".join([chunk.text for chunk in chunks])
+        first = await self._client.bulk(body)
+        if not first.errors:
+            return
+        answer: BulkAnswer | None = first
+        lines = [
+            self._line(event, chunk.log, leaf)
+            for chunk in chunks
+            for leaf, event in enumerate(chunk.events, chunk.first_leaf)
+        ]
         backoff = Backoff(self._retry_first_s, self._retry_max_s)
         for attempt in range(_TRIES):
-            verdicts = await self._send(lines)
+            verdicts = await self._judge(lines, answer) if answer else await self._send(lines)
+            answer = None
             refused = [v for v in verdicts if v.refused]
             throttled = [v for v in verdicts if v.throttled]
             for index in sorted({v.line.index_name for v in verdicts if v.index_missing}):
@@ -150,7 +206,14 @@ class IndexDestination:
 
     async def _send(self, lines: list[Line]) -> list[Verdict]:
         """Send one body; what the server said of the documents that are not there yet."""
-        answer = await self._client.bulk(b"\n".join([line.text for line in lines]) + b"\n")
+        return await self._judge(
+            lines, await self._client.bulk(b"".join([line.text for line in lines]))
+        )
+
+    async def _judge(self, lines: list[Line], answer: BulkAnswer) -> list[Verdict]:
+        """What an answer says of the documents that are not there yet; a body that was too large is
+        sent again in halves.
+        """
         if answer.too_large and len(lines) > 1:
             middle = len(lines) // 2
             return await self._send(lines[:middle]) + await self._send(lines[middle:])
@@ -180,7 +243,7 @@ class IndexDestination:
             if line.is_stub:
                 raise unavailable(f"a stub was refused: {verdict.error}")
             body = self._documents.stub(line.event, line.log, line.leaf, refused=verdict.error)
-            stubs.append(self._line(line.event, line.log, line.leaf, body)._replace(is_stub=True))
+            stubs.append(self._line(line.event, line.log, line.leaf, body))
         if stubs:
             self._observer.index_refused(len(stubs))
         return stubs

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pipeline.domain.errors import ChainBroken, OutOfPosition
 from pipeline.domain.logs import LogName
-from pipeline.domain.merkle import Frontier
+from pipeline.domain.merkle import Frontier, parents
 from pipeline.domain.records import (
     LeafRange,
     LogHead,
@@ -19,7 +19,10 @@ from pipeline.domain.records import (
     SealedEvent,
     WriteOutcome,
 )
+from pipeline.native import native
 from sinks.base import ReusedIds
+
+node_hashes = parents if native is None else native.parents
 
 
 @dataclass(slots=True)
@@ -201,7 +204,7 @@ def moved(planned: Iterable[Portion], heads: Mapping[int, HeadState]) -> dict[in
     after = {}
     for log_id, leaves in hashes.items():
         head = heads[log_id]
-        frontier = head.frontier.append(leaves)
+        frontier = head.frontier.append(leaves, node_hashes)
         root = frontier.root() if leaves else head.root
         after[log_id] = HeadState(log_id, head.name, offsets[log_id], frontier, root)
     return after

@@ -1,22 +1,20 @@
 """From record batch to prepared batch: decode, judge, seal (DESIGN §2, steps 2, 3 and 5).
 
 One pass; only events of subjects whose keys are not in memory wait until all of those are found at
-once. Nothing is durable on return.
+once. The compiled sealer, where there is one, has the first look at every record; what it leaves is
+judged here. Nothing is durable on return.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
-from typing import NamedTuple
 
 from pipeline.codec import judge
-from pipeline.codec.compiler import Flat, Groups
+from pipeline.codec.compiler import Flat
 from pipeline.codec.decoders import Decoders
 from pipeline.codec.judge import Horizon
 from pipeline.codec.limits import Limits
-from pipeline.codec.policy import ACTOR, SUBJECT, TARGET, UNATTRIBUTED
 from pipeline.codec.wire import HEADER_BYTES, schema_id
 from pipeline.domain.errors import InvalidRecord, Reason
 from pipeline.domain.logs import family_of
@@ -30,43 +28,26 @@ from pipeline.domain.records import (
 )
 from pipeline.keys.seal import seal
 from pipeline.keys.subjects import UNATTRIBUTED as UNATTRIBUTED_TYPE
-from pipeline.keys.subjects import Subject, SubjectKey, SubjectKeys, unattributed
+from pipeline.keys.subjects import SubjectKey, SubjectKeys
+from sinks.compiled import CompiledSealer, Keyless
+from sinks.judging import Judge, Judged
 
-UNKNOWN_ID = "unknown"  # an id type: the value names nobody that the producer knows
-ANONYMOUS = "anonymous"
 _STEP = 200  # records after which other tasks get their turn: a few milliseconds
-
-# A value outside of a party belongs to the first party of its kind, else to the actor.
-_FIRST_PARTY = {TARGET: "targets.0", SUBJECT: "data_subjects.0"}
-
-
-class _Judged(NamedTuple):
-    """A record that is accepted, before its values are sealed."""
-
-    record: Record
-    schema: int
-    event_id: bytes
-    occurred_at_us: int
-    clear: Flat
-    owned: Sequence[tuple[Subject, Flat]]  # the actor's first
-
-
-# Named tuples of what is at hand already: their own constructors are calls in Python.
-_judged = partial(tuple.__new__, _Judged)
-_subject_of = partial(tuple.__new__, Subject)
 
 
 class _Going:
     """A batch on its way through: a place for each accepted event, in the order of offsets."""
 
-    __slots__ = ("batch", "dead", "events", "family", "waiting")
+    __slots__ = ("batch", "dead", "events", "family", "keyless", "waiting")
 
     def __init__(self, batch: RecordBatch) -> None:
         self.batch = batch
         self.family = family_of(batch.topic)
         self.events: list[SealedEvent | None] = []
         self.dead: list[DeadLetter] = []
-        self.waiting: list[tuple[int, _Judged]] = []  # until their subjects' keys are found
+        # Until their subjects' keys are found: judged here, or by the compiled sealer.
+        self.waiting: list[tuple[int, Judged]] = []
+        self.keyless: list[tuple[int, Record, Keyless]] = []
 
     def refuse(self, record: Record, refusal: InvalidRecord) -> None:
         topic, partition = self.batch.topic, self.batch.partition
@@ -80,14 +61,6 @@ class _Going:
         events = [event for event in self.events if event is not None]
         start, end = self.batch.start_offset, self.batch.end_offset
         return PreparedBatch(head.log_id, head.name, start, end, events, self.dead)
-
-
-class _PartyPaths(dict[str, tuple[str, str, str]]):
-    """Where a party's triple stands, by its prefix."""
-
-    def __missing__(self, prefix: str) -> tuple[str, str, str]:
-        paths = self[prefix] = (f"{prefix}.tenant", f"{prefix}.id_type", f"{prefix}.id")
-        return paths
 
 
 class Preparer:
@@ -105,18 +78,22 @@ class Preparer:
         self._decoders = decoders
         self._keys = keys
         self._limits = limits
-        self._horizon = horizon
-        self._import_key = import_key
+        self._judge = Judge(horizon, import_key)
+        self._compiled = (
+            CompiledSealer(decoders, keys.ring, limits=limits, horizon=horizon)
+            if keys.ring is not None
+            else None
+        )
         # Asks the database for new tenants (``know_tenants``), as often as it sees fit: an event of
         # a tenant that was added a moment ago is no dead letter.
         self.look_for_tenants: Callable[[], Awaitable[None]] | None = None
-        self._tenants: frozenset[str] = frozenset()
-        self._party_paths = _PartyPaths()
 
     def know_tenants(self, wrapped: Mapping[str, bytes]) -> None:
         """Take the tenants (table ``tenants``, with their wrapped keys) as they are now."""
         self._keys.know_tenants(wrapped)
-        self._tenants = frozenset(wrapped)
+        self._judge.tenants = frozenset(wrapped)
+        if self._compiled is not None:
+            self._compiled.know_tenants(wrapped)
 
     async def prepare(self, batches: Sequence[tuple[RecordBatch, LogHead]]) -> list[PreparedBatch]:
         """Each batch's accepted events, sealed, and its dead letters, not yet published.
@@ -128,9 +105,9 @@ class Preparer:
         """
         under_way = [await self._go_through(batch) for batch, _head in batches]
         if self.look_for_tenants and any(going.names_unknown_tenant for going in under_way):
-            known = self._tenants
+            known = self._judge.tenants
             await self.look_for_tenants()
-            if self._tenants != known:
+            if self._judge.tenants != known:
                 under_way = [await self._go_through(batch) for batch, _head in batches]
         await self._seal_waiting(under_way)
         return [going.done(head) for going, (_batch, head) in zip(under_way, batches, strict=True)]
@@ -138,34 +115,56 @@ class Preparer:
     async def _go_through(self, batch: RecordBatch) -> _Going:
         """Decode and judge every record, and seal those whose keys are in memory."""
         going = _Going(batch)
-        family = going.family
-        ready = self._decoders.ready(batch.topic)
-        event_bytes = self._limits.event_bytes
-        keys_of = self._keys.known
-        for at, record in enumerate(batch.records):
-            if not at % _STEP:
-                await asyncio.sleep(0)
-            try:
-                value = record.value
-                schema = schema_id(value, event_bytes)
-                decode = ready.get(schema)
-                if decode is None:
-                    decode = await self._decoders.decoder(batch.topic, schema)
-                clear, groups = decode(value, HEADER_BYTES)  # type: ignore[arg-type]
-                judged = self._judge(record, schema, clear, groups)
-                keys = keys_of(judged.owned)
-                if keys is None:
-                    going.waiting.append((len(going.events), judged))
+        for start in range(0, len(batch.records), _STEP):
+            await asyncio.sleep(0)
+            records = batch.records[start : start + _STEP]
+            if self._compiled is None:
+                for record in records:
+                    await self._by_hand(going, record)
+                continue
+            for record, fate in zip(
+                records, self._compiled.seal(batch.topic, records), strict=True
+            ):
+                if fate is None:
+                    await self._by_hand(going, record)
+                elif isinstance(fate, Keyless):
+                    going.keyless.append((len(going.events), record, fate))
                     going.events.append(None)
                 else:
-                    going.events.append(_seal(family, judged, keys))
-            except InvalidRecord as refusal:
-                going.refuse(record, refusal)
-            except IndexError:  # the decoder ran out of bytes
-                going.refuse(record, InvalidRecord(Reason.TRUNCATED))
-            except UnicodeDecodeError:
-                going.refuse(record, InvalidRecord(Reason.INVALID_UTF8))
+                    going.events.append(fate)
         return going
+
+    async def _by_hand(self, going: _Going, record: Record, place: int | None = None) -> None:
+        """One record's event, or its letter; at ``place`` or, without one, after the last event."""
+        try:
+            judged = await self._decode(going, record)
+            keys = self._keys.known(judged.owned)
+            event = None if keys is None else _seal(going.family, judged, keys)
+        except InvalidRecord as refusal:
+            going.refuse(record, refusal)
+            return
+        if place is None:
+            place = len(going.events)
+            going.events.append(event)
+        else:
+            going.events[place] = event
+        if event is None:
+            going.waiting.append((place, judged))
+
+    async def _decode(self, going: _Going, record: Record) -> Judged:
+        """Raises ``InvalidRecord``, and ``Unavailable`` of the registry."""
+        topic, value = going.batch.topic, record.value
+        schema = schema_id(value, self._limits.event_bytes)
+        decode = self._decoders.ready(topic).get(schema)
+        if decode is None:
+            decode = await self._decoders.decoder(topic, schema)
+        try:
+            clear, groups = decode(value, HEADER_BYTES)  # type: ignore[arg-type]
+        except IndexError:  # the decoder ran out of bytes
+            raise InvalidRecord(Reason.TRUNCATED) from None
+        except UnicodeDecodeError:
+            raise InvalidRecord(Reason.INVALID_UTF8) from None
+        return self._judge.event(record, schema, clear, groups)
 
     async def _seal_waiting(self, under_way: Sequence[_Going]) -> None:
         """Find or make all the keys that are not in memory at once, and seal the events in their
@@ -177,8 +176,15 @@ class Preparer:
             for _place, judged in going.waiting
             for subject, _values in judged.owned
         }
+        wanted |= {
+            subject: keyless.occurred_at_us
+            for going in under_way
+            for _place, _record, keyless in going.keyless
+            for subject in keyless.subjects
+        }
         found = await self._keys.resolve(wanted) if wanted else {}
         for going in under_way:
+            await self._seal_keyless(going)
             for at, (place, judged) in enumerate(going.waiting):
                 if not at % _STEP:
                     await asyncio.sleep(0)
@@ -188,78 +194,22 @@ class Preparer:
                 except InvalidRecord as refusal:
                     going.refuse(judged.record, refusal)
 
-    def _judge(self, record: Record, schema: int, clear: Flat, groups: Groups) -> _Judged:
-        text = clear["event_id"]
-        octets = judge.event_id(text)
-        clear["event_id"] = text.lower()
-        if clear["tenant"] not in self._tenants:
-            raise InvalidRecord(Reason.TENANT_UNKNOWN, "tenant")
-        occurred_at_us: int = clear["occurred_at"]
-        imported: bool = clear["imported"]
-        judge.check_time(occurred_at_us, record.timestamp * 1000, self._horizon, imported=imported)
-        if imported:
-            judge.check_import(record, self._import_key)
-        owned = self._owners(clear, groups, occurred_at_us)
-        return _judged((record, schema, octets, occurred_at_us, clear, owned))
-
-    def _owners(
-        self, clear: Flat, groups: Groups, occurred_at_us: int
-    ) -> Sequence[tuple[Subject, Flat]]:
-        """Each subject once, with the values that are sealed to it; the actor first."""
-        values = groups[ACTOR]
-        tenant = clear["actor.tenant"]
-        if tenant not in self._tenants:
-            raise InvalidRecord(Reason.TENANT_UNKNOWN, "actor.tenant")
-        identifier = values.get("actor.id") or clear.get("actor.id")
-        id_type = clear["actor.id_type"]
-        if (
-            not identifier
-            or id_type == UNKNOWN_ID
-            or clear["actor.type"] == ANONYMOUS
-            or not tenant
-        ):
-            actor = unattributed(clear["tenant"], occurred_at_us)
-        else:
-            actor = _subject_of((tenant, id_type, identifier))
-        if len(groups) == 1:
-            return ((actor, values),) if values else ()
-        owned = {actor: values}
-        for prefix, more in groups.items():
-            if prefix == ACTOR:
-                continue
-            subject = self._party(prefix, actor, clear, groups, occurred_at_us)
-            if more:
-                known = owned.setdefault(subject, more)
-                if known is not more:
-                    owned[subject] = {**known, **more}
-        if not owned[actor]:
-            del owned[actor]
-        return tuple(owned.items())
-
-    def _party(
-        self, prefix: str, actor: Subject, clear: Flat, groups: Groups, occurred_at_us: int
-    ) -> Subject:
-        """The subject of a group's values other than the actor's: the party that the prefix names,
-        or the tenant's unattributed key.
+    async def _seal_keyless(self, going: _Going) -> None:
+        """Give the compiled sealer its records again; what it leaves now is done here (a subject
+        whose key is gone, a key that left the memory again).
         """
-        if prefix == UNATTRIBUTED:
-            return unattributed(clear["tenant"], occurred_at_us)
-        if prefix in _FIRST_PARTY:
-            prefix = _FIRST_PARTY[prefix]
-            if prefix not in groups:
-                return actor
-        tenant_path, id_type_path, id_path = self._party_paths[prefix]
-        tenant = clear.get(tenant_path)
-        if tenant not in self._tenants:
-            raise InvalidRecord(Reason.TENANT_UNKNOWN, tenant_path)
-        identifier = groups[prefix].get(id_path) or clear.get(id_path)
-        id_type = clear.get(id_type_path, UNKNOWN_ID)
-        if not identifier or id_type == UNKNOWN_ID or not tenant:
-            return unattributed(clear["tenant"], occurred_at_us)
-        return _subject_of((tenant, id_type, identifier))
+        if self._compiled is None or not going.keyless:
+            return
+        records = [record for _place, record, _keyless in going.keyless]
+        fates = self._compiled.seal(going.batch.topic, records)
+        for (place, record, _keyless), fate in zip(going.keyless, fates, strict=True):
+            if fate is None or isinstance(fate, Keyless):
+                await self._by_hand(going, record, place)
+            else:
+                going.events[place] = fate
 
 
-def _seal(family: str, judged: _Judged, keys: Sequence[SubjectKey | None]) -> SealedEvent:
+def _seal(family: str, judged: Judged, keys: Sequence[SubjectKey | None]) -> SealedEvent:
     """One accepted event, sealed; a subject without a key was erased.
 
     Raises:

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Sequence
 
 from pipeline.domain.records import SealedEvent
+from pipeline.native import native, runs
 
 POSTGRES_EPOCH_US = 946_684_800_000_000  # 2000-01-01 00:00 UTC
 
@@ -56,6 +57,19 @@ class RowPacker:
         self, log_id: int, first_leaf: int, events: Sequence[SealedEvent], stored_at_us: int | None
     ) -> list[bytes]:
         """Pieces of rows of ``audit_logs``; without a time, each event keeps its own."""
+        pieces: list[bytes] = []
+        for at, compiled, run in runs(events):
+            first = first_leaf + at
+            if compiled:
+                late_us = self._late_after_us
+                pieces.append(native.event_rows(run, log_id, first, stored_at_us, late_us))
+            else:
+                pieces += self._events(log_id, first, run, stored_at_us)
+        return pieces
+
+    def _events(
+        self, log_id: int, first_leaf: int, events: Sequence[SealedEvent], stored_at_us: int | None
+    ) -> list[bytes]:
         pieces: list[bytes] = []
         epoch, late_after_us, texts = POSTGRES_EPOCH_US, self._late_after_us, self._texts
         leaf = first_leaf
@@ -105,7 +119,17 @@ class RowPacker:
 
 
 def leaves(log_id: int, first_leaf: int, events: Sequence[SealedEvent]) -> list[bytes]:
-    """Rows of ``leaves``."""
+    """Pieces of rows of ``leaves``."""
+    pieces: list[bytes] = []
+    for at, compiled, run in runs(events):
+        if compiled:
+            pieces.append(native.leaf_rows(run, log_id, first_leaf + at))
+        else:
+            pieces += _leaves(log_id, first_leaf + at, run)
+    return pieces
+
+
+def _leaves(log_id: int, first_leaf: int, events: Sequence[SealedEvent]) -> list[bytes]:
     epoch = POSTGRES_EPOCH_US
     return [
         _LEAF(
@@ -118,6 +142,16 @@ def leaves(log_id: int, first_leaf: int, events: Sequence[SealedEvent]) -> list[
 
 def blobs(log_id: int, first_leaf: int, events: Sequence[SealedEvent]) -> list[bytes]:
     """Pieces of rows of ``audit_blobs``."""
+    pieces: list[bytes] = []
+    for at, compiled, run in runs(events):
+        if compiled:
+            pieces.append(native.blob_rows(run, log_id, first_leaf + at))
+        else:
+            pieces += _blobs(log_id, first_leaf + at, run)
+    return pieces
+
+
+def _blobs(log_id: int, first_leaf: int, events: Sequence[SealedEvent]) -> list[bytes]:
     pieces: list[bytes] = []
     leaf = first_leaf
     for event in events:

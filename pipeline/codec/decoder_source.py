@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pipeline.codec.limits import Limits
 from pipeline.codec.policy import ACTOR, NONE, SUBJECT, TARGET, SealingPolicy
-from pipeline.codec.types import Node
+from pipeline.codec.types import Node, is_party
 from pipeline.codec.value_source import Scope, ValueSource
-
-_PARTY_FIELDS = {"tenant", "id_type", "id"}
 
 
 class DecoderSource(ValueSource):
@@ -54,7 +52,7 @@ class DecoderSource(ValueSource):
     def _nested(self, scope: Scope, node: Node) -> None:
         """A record inside a record; a party other than the actor gets a group of its own."""
         outer = scope.party
-        if scope.pattern != ACTOR and _is_party(node):
+        if scope.pattern != ACTOR and is_party(node):
             scope.party = self._name("party")
             scope.put(f"{scope.party} = groups[{self._path(scope)}] = {{}}")
         self._record(scope, node)
@@ -66,7 +64,7 @@ class DecoderSource(ValueSource):
         read, table, counter = self._name("read"), self._name("PATHS"), self._name("i")
         paths: list[str] = []
         inner = Scope(pattern=f"{scope.pattern}.*", paths=paths, party=None)
-        if _is_party(element):
+        if is_party(element):
             inner.party = "party"
             inner.put("party = groups[prefix] = {}")
         self._record(inner, element)
@@ -135,7 +133,3 @@ class _Paths(dict[str, tuple[str, ...]]):
     def __missing__(self, prefix: str) -> tuple[str, ...]:
         paths = self[prefix] = tuple(f"{prefix}.{path}" for path in self._relative)
         return paths
-
-
-def _is_party(node: Node) -> bool:
-    return {name for name, _child, _declared in node.fields} >= _PARTY_FIELDS

@@ -9,7 +9,7 @@ from pipeline.codec.compiler import Decode, compile_decoder
 from pipeline.codec.limits import Limits
 from pipeline.codec.policy import SealingPolicy
 from pipeline.codec.registry import SchemaRegistry
-from pipeline.codec.types import parse
+from pipeline.codec.types import Node, parse
 from pipeline.domain.errors import InvalidRecord, Reason
 from pipeline.domain.logs import family_of, subject_of
 
@@ -45,11 +45,20 @@ class Decoders:
         self._limits = limits
         self._on_compiled = on_compiled
         self._by_topic: dict[str, dict[int, Decode]] = {}
+        self._trees: dict[tuple[str, int], Node] = {}
         self._refused: dict[tuple[str, int], InvalidRecord] = {}
 
     def ready(self, topic: str) -> Mapping[int, Decode]:
         """The decoders that a topic has already, by schema id."""
         return self._by_topic.setdefault(topic, {})
+
+    def policy(self, topic: str) -> SealingPolicy:
+        """The sealing policy of a topic's family."""
+        return self._policies[family_of(topic)]
+
+    def tree(self, topic: str, schema_id: int) -> Node:
+        """The writer's schema of a decoder that is ready."""
+        return self._trees[topic, schema_id]
 
     async def decoder(self, topic: str, schema_id: int) -> Decode:
         """The decoder of a schema id on a topic.
@@ -63,7 +72,7 @@ class Decoders:
             raise InvalidRecord(refused.reason, refused.detail)
         registered = await self._registry.by_id(schema_id, subject_of(topic))
         try:
-            decode = self._compile(topic, registered.text)
+            decode, tree = self._compile(topic, registered.text)
         except InvalidRecord as refusal:
             if len(self._refused) >= _CACHE_MAX:
                 self._refused.clear()
@@ -71,18 +80,22 @@ class Decoders:
             raise
         ready = self._by_topic.setdefault(topic, {})
         if len(ready) >= _CACHE_MAX:
+            for known in ready:
+                del self._trees[topic, known]
             ready.clear()
         ready[schema_id] = decode
+        self._trees[topic, schema_id] = tree
         self._on_compiled(topic, schema_id)
         return decode
 
-    def _compile(self, topic: str, text: str) -> Decode:
+    def _compile(self, topic: str, text: str) -> tuple[Decode, Node]:
         if len(text) > self._limits.schema_bytes:
             raise InvalidRecord(Reason.SCHEMA_UNUSABLE, "the schema's text is too long")
         try:
             schema = json.loads(text)
             check_required(schema, self._limits)
-            return compile_decoder(schema, self._policies[family_of(topic)], self._limits)
+            decode = compile_decoder(schema, self.policy(topic), self._limits)
+            return decode, parse(schema, self._limits)
         except (ValueError, RecursionError, SyntaxError, MemoryError) as error:
             raise InvalidRecord(Reason.SCHEMA_UNUSABLE, type(error).__name__) from None
 

@@ -10,6 +10,7 @@ from pipeline.codec.limits import Limits
 from pipeline.domain.errors import InvalidRecord, Reason
 
 _DEEPEST = 8  # CPython compiles 20 loops inside each other; an array or a map takes two
+_PARTY_FIELDS = {"tenant", "id_type", "id"}
 PRIMITIVES = ("null", "boolean", "int", "long", "float", "double", "bytes", "string")
 
 
@@ -49,6 +50,11 @@ def parse(schema: Any, limits: Limits) -> Node:
     if root.depth > _DEEPEST:
         raise _unusable(f"more than {_DEEPEST} arrays and maps inside each other")
     return root
+
+
+def is_party(node: Node) -> bool:
+    """Whether a record is a data subject: it has the triple that names one."""
+    return {name for name, _child, _declared in node.fields} >= _PARTY_FIELDS
 
 
 class _Parser:

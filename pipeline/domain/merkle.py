@@ -5,7 +5,7 @@ The root after any sequence of appends equals the root of the naive tree over th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -23,6 +23,14 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return sha256(b"\x01" + left + right).digest()
 
 
+def parents(hashes: Sequence[bytes]) -> list[bytes]:
+    """The node above each pair of hashes: a level of the tree."""
+    return [sha256(b"\x01" + hashes[i] + hashes[i + 1]).digest() for i in range(0, len(hashes), 2)]
+
+
+Parents = Callable[[Sequence[bytes]], list[bytes]]
+
+
 @dataclass(frozen=True, slots=True)
 class Frontier:
     """The roots of the perfect subtrees of a log of ``size`` leaves, largest first.
@@ -37,7 +45,7 @@ class Frontier:
         if len(self.hashes) != self.size.bit_count():
             raise ValueError(f"{self.size} leaves need {self.size.bit_count()} frontier hashes")
 
-    def append(self, leaves: Sequence[bytes]) -> Frontier:
+    def append(self, leaves: Sequence[bytes], parents: Parents = parents) -> Frontier:
         """The frontier after appending leaf hashes, in order; level by level, so one hash a node."""
         by_level = dict(zip(_levels(self.size), self.hashes, strict=True))
         level, carried, size = 0, list(leaves), self.size
@@ -47,10 +55,7 @@ class Frontier:
                 carried.insert(0, by_level.pop(level))
             if len(carried) & 1:
                 by_level[level] = carried.pop()
-            carried = [
-                sha256(b"\x01" + carried[i] + carried[i + 1]).digest()
-                for i in range(0, len(carried), 2)
-            ]
+            carried = parents(carried)
             position >>= 1
             level += 1
         size += len(leaves)

@@ -35,6 +35,7 @@ from pipeline.keys.provider import load_provider, read_key_file
 from pipeline.keys.subjects import SubjectKeys
 from pipeline.logging import log_event
 from pipeline.metrics import Metrics
+from pipeline.native import native
 from pipeline.settings import Settings
 from pipeline.tls import checked_ca_file, client_context
 from sinks import bulk, s3
@@ -169,6 +170,7 @@ async def open_parts(settings: Settings, metrics: Metrics) -> AsyncIterator[Part
             producer.journal,
             cache_size=settings.subject_cache_size,
             on_created=metrics.keys_created.inc,
+            ring=None if native is None else native.KeyRing(),
         )
         preparer = await _preparer(settings, keys, stack)
         objects = s3.connect(

@@ -123,6 +123,8 @@ async def _run(settings: Settings) -> int:
                 _running_app(settings, positions, ending, delivery)
             )
             await _serve(settings, stack, metrics, positions, delivery, parts, app)
+            gc.collect()
+            gc.freeze()  # what stays until the end is not walked through again
             tasks: list[tuple[str, Callable[[], Coroutine[Any, Any, Any]]]] = [
                 ("prepare", delivery.run_prepare),
                 ("write", delivery.run_write),

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 from uuid import UUID
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pipeline.domain.escrow import EscrowEntry
 from pipeline.keys.provider import KEY_BYTES, KeyProvider, unwrap_key, wrap_key
 
-_K = TypeVar("_K")
+if TYPE_CHECKING:
+    from pipeline.native.audit_native import KeyRing
 
 UNATTRIBUTED = "\0unattributed"  # no event can name it: control characters are refused
 NOBODY = UUID(int=0)
@@ -37,13 +38,21 @@ class Subject(NamedTuple):
 class SubjectKey:
     """What one subject's values are sealed with: Kc for commitments, Kb for blobs."""
 
-    __slots__ = ("blob_cipher", "commit_key", "ref", "ref_name")
+    __slots__ = ("_cipher", "blob_key", "commit_key", "ref", "ref_name")
 
     def __init__(self, ref: UUID, key: bytes) -> None:
         self.ref = ref.bytes
         self.ref_name = b'"%b":' % str(ref).encode()  # as the name of a JSON member
         self.commit_key = blake2b(key=key, person=b"commit", digest_size=KEY_BYTES).digest()
-        self.blob_cipher = AESGCM(blake2b(key=key, person=b"blob", digest_size=KEY_BYTES).digest())
+        self.blob_key = blake2b(key=key, person=b"blob", digest_size=KEY_BYTES).digest()
+        self._cipher: AESGCM | None = None
+
+    @property
+    def blob_cipher(self) -> AESGCM:
+        """AES-256-GCM under Kb; made when it is first wanted."""
+        if self._cipher is None:
+            self._cipher = AESGCM(self.blob_key)
+        return self._cipher
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +109,7 @@ class SubjectKeys:
 
     Invariant: a key is in ``audit_user`` and, if it is new, in the journal topic before
     ``resolve`` returns it; so a ledger transaction never uses a key that a database loss takes.
+    ``ring`` has the same keys by subject, for the compiled sealer.
     """
 
     def __init__(
@@ -110,12 +120,14 @@ class SubjectKeys:
         *,
         cache_size: int,
         on_created: Callable[[int], None] = lambda _: None,
+        ring: KeyRing | None = None,
     ) -> None:
         self._provider = provider
         self._store = store
         self._journal = journal
         self._cache_size = cache_size
         self._on_created = on_created
+        self.ring = ring
         self._tenant_ciphers: dict[str, AESGCM] = {}
         self._by_subject: OrderedDict[Subject, SubjectKey] = OrderedDict()
         self._by_ref: OrderedDict[UUID, SubjectKey] = OrderedDict()
@@ -131,6 +143,8 @@ class SubjectKeys:
         """Drop every cached key."""
         self._by_subject.clear()
         self._by_ref.clear()
+        if self.ring is not None:
+            self.ring.clear()
 
     def known(self, owned: Sequence[tuple[Subject, object]]) -> list[SubjectKey] | None:
         """The keys of some subjects, in their order, if every one of them is in memory."""
@@ -181,7 +195,7 @@ class SubjectKeys:
             for stored in rows:
                 key = self._unwrap(stored)
                 found[stored.subject_ref] = key
-                self._remember(self._by_ref, stored.subject_ref, key)
+                self._remember_ref(stored.subject_ref, key)
         return found
 
     async def _find_or_make(
@@ -199,7 +213,10 @@ class SubjectKeys:
             subject = missing[row.subject_hash][0]
             key = self._unwrap(row)
             made[subject] = key
-            self._remember(self._by_subject, subject, key)
+            self._by_subject[subject] = key
+            if self.ring is not None:
+                self.ring.put(subject, key.ref, key.commit_key, key.blob_key)
+        self._forget_the_longest_unused()
         return made
 
     def _propose(self, subject: Subject, occurred_at_us: int) -> EscrowEntry:
@@ -219,10 +236,20 @@ class SubjectKeys:
         plain = unwrap_key(self._tenant_ciphers[row.tenant], row.wrapped_key, row.subject_ref.bytes)
         return SubjectKey(row.subject_ref, plain)
 
-    def _remember(self, cache: OrderedDict[_K, SubjectKey], name: _K, key: SubjectKey) -> None:
-        cache[name] = key
+    def _remember_ref(self, ref: UUID, key: SubjectKey) -> None:
+        self._by_ref[ref] = key
+        while len(self._by_ref) > self._cache_size:
+            self._by_ref.popitem(last=False)
+
+    def _forget_the_longest_unused(self) -> None:
+        """A key that the compiled sealer used since this last looked stays once more."""
+        cache = self._by_subject
         while len(cache) > self._cache_size:
-            cache.popitem(last=False)
+            subject, key = cache.popitem(last=False)
+            if self.ring is not None and self.ring.take_used(subject):
+                cache[subject] = key
+            elif self.ring is not None:
+                self.ring.drop_key(subject)
 
 
 def _as_stored(proposal: EscrowEntry, row: StoredKey) -> EscrowEntry:

@@ -21,6 +21,7 @@ from pipeline.entrypoints.parts import policies
 from pipeline.importers.encode import RawRecord
 from pipeline.keys.provider import KEY_BYTES, LocalKeyProvider
 from pipeline.keys.subjects import StoredKey, SubjectKeys
+from pipeline.native import native
 from sinks.prepare import Preparer
 
 SCHEMA_IDS = {family: number for number, family in enumerate(avro_schemas.families(), 1)}
@@ -87,7 +88,13 @@ def make_preparer(schema_ids: Mapping[str, int] = SCHEMA_IDS) -> Preparer:
     limits = Limits()
     preparer = Preparer(
         Decoders(ShippedSchemas(schema_ids), policies(), limits),
-        SubjectKeys(provider, KeysInMemory(), no_journal, cache_size=1_000_000),
+        SubjectKeys(
+            provider,
+            KeysInMemory(),
+            no_journal,
+            cache_size=1_000_000,
+            ring=None if native is None else native.KeyRing(),
+        ),
         limits=limits,
         horizon=Horizon.of(future_s=300, retention_days=2_557, import_retention_days=7_305),
         import_key=None,

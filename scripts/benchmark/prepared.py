@@ -137,11 +137,7 @@ def _transactions(events: Sequence[SealedEvent], log_id: int) -> list[Transactio
 
 def _bodies(events: Sequence[SealedEvent], name: LogName) -> list[bytes]:
     return [
-        b"\n".join([line.text for line in lines]).replace(
-            b'"audit-events-', b'"%s-' % INDEX.encode()
-        )
-        + b"\n"
-        for lines in bulks(events, name, 0)
+        body.replace(b'"audit-events-', b'"%s-' % INDEX.encode()) for body in bulks(events, name, 0)
     ]
 
 

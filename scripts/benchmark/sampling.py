@@ -35,7 +35,7 @@ class Sampler:
         total = self._samples or 1
         text = [f"{self._samples} samples, one per millisecond", "", "share  line (self)"]
         for (file, name, line), count in self._lines.most_common(45):
-            source = linecache.getline(file, line).strip()[:70]
+            source = linecache.getline(file, line or 0).strip()[:70]
             text.append(f"{count / total:6.1%} {_short(file)}:{line} {name}  {source}")
         text += ["", "share  function (with what it calls)"]
         for (file, name), count in self._functions.most_common(45):

@@ -18,7 +18,6 @@ import uvloop
 from pipeline.domain.records import SealedEvent
 from pipeline.generator.bench_events import lean_events, realistic_events
 from sinks.documents import Documents
-from sinks.feed import weigh
 from tests.index_support import (
     LATE_AFTER_S,
     a_range,
@@ -50,7 +49,7 @@ def memory(make: Make, count: int = 2_000) -> None:
     held = tracemalloc.get_traced_memory()[0] / count
     tracemalloc.stop()
     canonical = sum(len(event.canonical) for event in events) / count
-    estimate = weigh(a_range(events)) / count
+    estimate = a_range(events).held_bytes / count
     print(f"memory    {held:8.0f} B/event, estimate {estimate:.0f}, canonical {canonical:.0f}")
 
 

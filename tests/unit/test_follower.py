@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from pipeline.domain.errors import ChainBroken, Unavailable
 from pipeline.domain.logs import LogName
 from pipeline.domain.records import LeafRange, LogHead, SealedEvent
-from sinks.feed import weigh
 from sinks.follower import Follower, FollowerSettings
 from sinks.memory_destination import MemoryDestination
 from sinks.progress import Stored
@@ -250,7 +249,7 @@ def test_store_ends_with_each_leaf_once_and_in_order_whatever_happens(
 ) -> None:
     async def scenario() -> None:
         world = World(cut=cut, max_bytes=max_bytes)
-        catch_up_bytes = world.settings.catch_up_events * weigh(world.ledger.append(1_000, 1))
+        catch_up_bytes = world.settings.catch_up_events * world.ledger.append(1_000, 1).held_bytes
         pending = list(during)
 
         def meanwhile() -> None:

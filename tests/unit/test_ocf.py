@@ -80,7 +80,7 @@ def test_the_library_reads_blobs_from_a_file() -> None:
     events = [an_event(leaf, subject=leaf % 3) for leaf in range(50)]
     events[3].blobs = ()
     events[4].blobs = (*events[4].blobs, *events[5].blobs)
-    parts = blob_datums(events, 1_000_000)
+    parts = blob_datums(events, 1_000_000).pieces
     body = ocf.header(BLOB_SCHEMA, SYNC) + ocf.block(parts, 50, SYNC)
 
     read = list(fastavro.reader(BytesIO(body)))

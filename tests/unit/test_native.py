@@ -1,0 +1,491 @@
+"""The compiled form of the hot path beside the form in Python: one fate and the same bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import fastavro
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import avro_schemas
+from pipeline.codec.decoders import Decoders
+from pipeline.codec.judge import Horizon
+from pipeline.codec.limits import Limits
+from pipeline.codec.registry import RegisteredSchema, SchemaRegistry
+from pipeline.codec.wire import frame
+from pipeline.domain.errors import Reason
+from pipeline.domain.escrow import EscrowEntry
+from pipeline.domain.logs import LogName, subject_of
+from pipeline.domain.merkle import Frontier, parents
+from pipeline.domain.records import LeafRange, LogHead, PreparedBatch, RecordBatch, SealedEvent
+from pipeline.entrypoints.parts import policies
+from pipeline.keys.provider import LocalKeyProvider
+from pipeline.keys.seal import open_blob
+from pipeline.keys.subjects import StoredKey, Subject, SubjectKeys
+from pipeline.native import native, runs
+from pipeline.testing import (
+    OCCURRED_AT_US,
+    TENANTS,
+    a_data_subject,
+    a_target,
+    an_actor,
+    an_event,
+    events,
+)
+from sinks import archive_format, rows
+from sinks.documents import Documents
+from sinks.index import IndexDestination
+from sinks.prepare import Preparer
+
+pytestmark = pytest.mark.skipif(native is None, reason="the compiled form is not built here")
+
+FAMILIES = avro_schemas.families()
+LATE_AFTER_S = 86_400
+STORED_AT_US = OCCURRED_AT_US + 90_000_000_000
+NAME = LogName("audit.raw.authentication", 0, 1)
+HEAD = LogHead(1, NAME, 0, 0)
+# A schema of the family with what the reviewed one lacks: an unmarked field, unusual types.
+WIDER = [
+    {"name": "email", "type": ["null", "string"], "default": None},
+    {"name": "score", "type": ["null", "double"], "default": None, "pii": "none"},
+    {"name": "flags", "type": {"type": "map", "values": "long"}, "default": {}},
+    {"name": "sizes", "type": {"type": "array", "items": "long"}, "default": [], "pii": "target"},
+    {"name": "blob", "type": ["null", "bytes"], "default": None, "pii": "unattributed"},
+    {
+        "name": "owner",
+        "type": [
+            "null",
+            {
+                "type": "record",
+                "name": "Owner",
+                "fields": [
+                    {"name": "tenant", "type": "string"},
+                    {"name": "id_type", "type": "string"},
+                    {"name": "id", "type": ["null", "string"], "pii": "subject"},
+                    {"name": "note", "type": ["null", "string"], "pii": "subject"},
+                ],
+            },
+        ],
+        "default": None,
+    },
+    {
+        "name": "steps",
+        "type": {
+            "type": "array",
+            "items": {
+                "type": "record",
+                "name": "Step",
+                "fields": [
+                    {"name": "name", "type": "string"},
+                    {"name": "subject", "type": ["null", "string"], "pii": "subject"},
+                    {"name": "free", "type": ["null", "string"], "pii": "unattributed"},
+                ],
+            },
+        },
+        "default": [],
+    },
+]
+
+
+def schema_of(family: str) -> dict[str, Any]:
+    schema = avro_schemas.load(family)
+    if family == "authentication":
+        schema = {**schema, "fields": [*schema["fields"], *WIDER]}
+    return schema
+
+
+PARSED = {family: fastavro.parse_schema(schema_of(family)) for family in FAMILIES}
+
+
+class Schemas(SchemaRegistry):
+    def __init__(self) -> None:
+        super().__init__("http://none.invalid")
+
+    async def by_id(self, schema_id: int, subject: str) -> RegisteredSchema:
+        family = FAMILIES[schema_id]
+        named = frozenset({subject_of(f"audit.raw.{family}")})
+        return RegisteredSchema(schema_id, json.dumps(schema_of(family)), named)
+
+
+class Store:
+    """``KeyStore`` in memory; ``erased``: subjects whose key is gone, by hash."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, StoredKey] = {}
+        self.erased: set[bytes] = set()
+
+    async def subject_keys(self, proposed: Sequence[EscrowEntry]) -> Sequence[StoredKey]:
+        for entry in proposed:
+            ref = UUID(bytes=entry.subject_ref)
+            row = StoredKey(entry.subject_hash, 1, ref, entry.tenant, entry.wrapped_key)
+            self.rows.setdefault(entry.subject_hash, row)
+        return [
+            self.rows[entry.subject_hash]
+            for entry in proposed
+            if entry.subject_hash not in self.erased
+        ]
+
+    async def keys_by_ref(self, refs: Sequence[UUID]) -> Sequence[StoredKey]:
+        return [row for row in self.rows.values() if row.subject_ref in refs]
+
+    async def tenants(self) -> Mapping[str, bytes]:
+        return {}
+
+
+@dataclass
+class Record:
+    offset: int
+    value: bytes | None
+    timestamp: int = OCCURRED_AT_US // 1000
+    key: bytes | None = None
+    headers: Sequence[tuple[str, bytes]] = ()
+
+
+class World:
+    """Two preparers over one store of keys: with the compiled form, and without."""
+
+    def __init__(self, *, cache_size: int = 100_000) -> None:
+        self.store = Store()
+        self.provider = LocalKeyProvider(bytes(range(32)))
+        wrapped = {
+            tenant: self.provider.wrap(bytes(range(32)), b"tenant:" + tenant.encode())
+            for tenant in TENANTS
+        }
+        self.ring = native.KeyRing()
+        self.compiled, self.keys = self._preparer(self.ring, cache_size)
+        self.plain, _ = self._preparer(None, cache_size)
+        for preparer in (self.compiled, self.plain):
+            preparer.know_tenants(wrapped)
+
+    def _preparer(self, ring: Any, cache_size: int) -> tuple[Preparer, SubjectKeys]:
+        async def journal(_entries: Sequence[EscrowEntry]) -> None: ...
+
+        keys = SubjectKeys(self.provider, self.store, journal, cache_size=cache_size, ring=ring)
+        preparer = Preparer(
+            Decoders(Schemas(), policies(), Limits()),
+            keys,
+            limits=Limits(),
+            horizon=Horizon.of(future_s=300, retention_days=2557, import_retention_days=7305),
+            import_key=None,
+        )
+        return preparer, keys
+
+    def prepare(self, preparer: Preparer, family: str, *values: bytes | None) -> PreparedBatch:
+        """The last batch, after one that made the schema known."""
+        first = [Record(0, value_of(family, an_event(family)))]
+        records = [Record(offset, value) for offset, value in enumerate(values)]
+
+        async def both() -> PreparedBatch:
+            for each in (first, records):
+                batch = RecordBatch(f"audit.raw.{family}", 0, 0, len(each), each, 1)
+                (prepared,) = await preparer.prepare([(batch, HEAD)])
+            return prepared
+
+        return asyncio.run(both())
+
+    def open(self, event: SealedEvent) -> dict[str, Any]:
+        found = asyncio.run(self.keys.by_ref([UUID(bytes=b.subject_ref) for b in event.blobs]))
+        opened: dict[str, Any] = {}
+        for blob in event.blobs:
+            key = found[UUID(bytes=blob.subject_ref)]
+            opened |= open_blob(key, event.event_id, blob)
+        return opened
+
+
+def value_of(family: str, event: Mapping[str, Any]) -> bytes:
+    body = io.BytesIO()
+    fastavro.schemaless_writer(body, PARSED[family], dict(event))
+    return frame(FAMILIES.index(family), body.getvalue())
+
+
+def bodies(chosen: Sequence[SealedEvent]) -> bytes:
+    destination = IndexDestination(
+        None,  # type: ignore[arg-type]
+        Documents(late_after_s=LATE_AFTER_S),
+        None,  # type: ignore[arg-type]
+        prefix="audit-events",
+        bulk_max_bytes=1 << 16,
+        retry_first_s=1,
+        retry_max_s=1,
+    )
+    whole = [LeafRange(1, NAME, 7, chosen)]
+    return b"".join(chunk.text for chunk in destination.chunks(whole, 4096))
+
+
+FACTS = (
+    "event_id",
+    "family",
+    "occurred_at_us",
+    "offset",
+    "broker_timestamp_ms",
+    "schema_id",
+    "clear",
+    "opened",
+    "canonical",
+    "leaf_hash",
+    "actor_ref",
+    "tenant",
+)
+
+
+def check_same(world: World, family: str, *values: bytes | None) -> list[SealedEvent]:
+    """Both forms agree about every record; the events of the compiled one."""
+    ours = world.prepare(world.compiled, family, *values)
+    theirs = world.prepare(world.plain, family, *values)
+
+    assert [(dead.record.offset, dead.reason, dead.detail) for dead in ours.dead] == [
+        (dead.record.offset, dead.reason, dead.detail) for dead in theirs.dead
+    ]
+    assert len(ours.events) == len(theirs.events)
+    for one, other in zip(ours.events, theirs.events, strict=True):
+        for fact in FACTS:
+            assert getattr(one, fact) == getattr(other, fact), fact
+        assert [blob.subject_ref for blob in one.blobs] == [b.subject_ref for b in other.blobs]
+        assert world.open(one) == world.open(other) == one.opened
+        one.stored_at_us = other.stored_at_us = STORED_AT_US
+    packer = rows.RowPacker(late_after_s=LATE_AFTER_S)
+    for stored_at_us in (STORED_AT_US, None):
+        mine = b"".join(packer.events(1, 7, ours.events, stored_at_us))
+        assert mine == b"".join(packer.events(1, 7, theirs.events, stored_at_us))
+    assert b"".join(rows.leaves(3, 7, ours.events)) == b"".join(rows.leaves(3, 7, theirs.events))
+    assert bodies(ours.events) == bodies(theirs.events)
+    mine = b"".join(archive_format.leaf_datums(ours.events, 7))
+    assert mine == b"".join(archive_format.leaf_datums(theirs.events, 7))
+    return ours.events
+
+
+def is_compiled(event: SealedEvent) -> bool:
+    return isinstance(event, native.SealedEvent)
+
+
+WORLD = World() if native else None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_usual_event_is_compiled(family: str) -> None:
+    (event,) = check_same(WORLD, family, value_of(family, an_event(family)))
+
+    assert is_compiled(event)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_any_valid_event_gives_the_same_bytes(family: str) -> None:
+    @settings(max_examples=150, deadline=None)
+    @given(st.lists(events(family), min_size=1, max_size=4))
+    def check(chosen: list[dict[str, Any]]) -> None:
+        check_same(WORLD, family, *[value_of(family, event) for event in chosen])
+
+    check()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_any_changed_bytes_have_the_same_fate(family: str) -> None:
+    @settings(max_examples=150, deadline=None)
+    @given(events(family), st.data())
+    def check(event: dict[str, Any], data: st.DataObject) -> None:
+        value = bytearray(value_of(family, event))
+        for _ in range(data.draw(st.integers(1, 3))):
+            at = data.draw(st.integers(0, len(value) - 1))
+            match data.draw(st.sampled_from(["byte", "cut", "insert", "remove"])):
+                case "byte":
+                    value[at] = data.draw(st.integers(0, 255))
+                case "cut":
+                    del value[at + 1 :]
+                case "insert":
+                    value[at:at] = data.draw(st.binary(min_size=1, max_size=4))
+                case "remove":
+                    del value[at : at + 1]
+            if not value:
+                value = bytearray(b"\0")
+        if value[:5] != frame(FAMILIES.index(family), b""):
+            value[:5] = frame(FAMILIES.index(family), b"")
+        check_same(WORLD, family, bytes(value))
+
+    check()
+
+
+def test_every_truncation_has_the_same_fate() -> None:
+    event = an_event("data-access", targets=[a_target()], data_subjects=[a_data_subject()])
+    value = value_of("data-access", event)
+
+    check_same(WORLD, "data-access", *[value[:size] for size in range(len(value) + 1)], None)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "email": st.none() | st.text(max_size=8),
+            "score": st.none() | st.floats(allow_nan=True),
+            "flags": st.dictionaries(st.text(max_size=3), st.integers(-9, 9), max_size=2),
+            "sizes": st.lists(st.integers(-(2**63), 2**63 - 1), max_size=3),
+            "blob": st.none() | st.binary(max_size=6),
+            "owner": st.none()
+            | st.fixed_dictionaries(
+                {
+                    "tenant": st.sampled_from([*TENANTS, "nobody"]),
+                    "id_type": st.sampled_from(["user_id", "unknown"]),
+                    "id": st.none() | st.sampled_from(["u-1", "u-9", ""]),
+                    "note": st.none() | st.text(max_size=4),
+                }
+            ),
+            "steps": st.lists(
+                st.fixed_dictionaries(
+                    {
+                        "name": st.text(max_size=3),
+                        "subject": st.none() | st.just("s"),
+                        "free": st.none() | st.just("f"),
+                    }
+                ),
+                max_size=3,
+            ),
+        },
+    )
+)
+@example({"email": "someone@example.com", "owner": None})
+def test_fields_of_a_newer_schema_have_the_same_owners_and_places(more: dict[str, Any]) -> None:
+    check_same(
+        WORLD, "authentication", value_of("authentication", an_event("authentication", **more))
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"targets": [a_target(str(number)) for number in range(20)]},
+        {"targets": [a_target(str(number)) for number in range(64)]},
+        {"targets": [a_target("u-1", name="Ann", relation="on_behalf_of"), a_target("u-1")]},
+        {"targets": [a_target("u-2", tenant="globex"), a_target("x", id_type="unknown")]},
+        {"targets": [a_target(tenant="stranger")]},
+        {"actor": an_actor(None)},
+        {"actor": an_actor("u-1", name='Zoë "Z" Quinn \\ °', email="a@b")},
+        {"actor": an_actor("u-1", name="tab\there")},
+        {"actor": an_actor("u-1", name="\x85")},
+        {"actor": an_actor("u-1", id_type="unknown")},
+        {"actor": an_actor("u-1", tenant="stranger")},
+        {"tenant": "stranger"},
+        {"event_id": "0199C1F0-0000-7000-8000-00000000000A"},
+        {"event_id": "00000000-0000-0000-0000-000000000000"},
+        {"event_id": "not a uuid"},
+        {"imported": True},
+        {"occurred_at": OCCURRED_AT_US + 300_000_000},
+        {"occurred_at": OCCURRED_AT_US + 300_000_001},
+        {"occurred_at": OCCURRED_AT_US - 2557 * 86_400_000_000},
+        {"occurred_at": OCCURRED_AT_US - 2557 * 86_400_000_000 - 1},
+        {"occurred_at": -1},
+        {"source": {"ip": "192.0.2.7", "domain": "b.example"}},
+        {"source": {"ip": "not-an-ip", "domain": "a.example"}},
+        {"source": {"ip": "2001:db8::1"}},
+        {"source": {"ip": "192.0.2.07"}},
+        {"source": {"ip": "::ffff:192.0.2.7"}},
+        {"source": {"ip": "fe80::1%eth0"}},
+    ],
+)
+def test_edges_have_the_same_fate(changes: dict[str, Any]) -> None:
+    schema = avro_schemas.load("admin-action")
+    if "source" in changes:
+        source = next(f for f in schema["fields"] if f["name"] == "source")["type"]
+        record = source[1] if isinstance(source, list) else source
+        empty = {field["name"]: field.get("default") for field in record["fields"]}
+        changes = {"source": {**empty, **changes["source"]}}
+
+    check_same(WORLD, "admin-action", value_of("admin-action", an_event("admin-action", **changes)))
+
+
+def test_ids_with_what_separates_them_are_other_subjects() -> None:
+    joined = an_event("data-access", actor=an_actor("u\x1f1"))
+
+    assert not check_same(WORLD, "data-access", value_of("data-access", joined))
+
+
+def test_an_erased_subject_is_sealed_to_nobody() -> None:
+    world = World()
+    value = value_of("data-access", an_event("data-access", actor=an_actor("u-7")))
+    check_same(world, "data-access", value)
+
+    world.store.erased = set(world.store.rows)
+    world.keys.forget()
+    world.plain._keys.forget()
+    (event,) = check_same(world, "data-access", value)
+    assert event.blobs == []
+    assert len(world.ring) == 0
+
+
+def test_a_key_that_is_in_use_stays_in_memory_and_others_leave() -> None:
+    world = World(cache_size=4)
+    often = value_of("data-access", an_event("data-access", actor=an_actor("often")))
+
+    for number in range(12):
+        other = an_event("data-access", actor=an_actor(f"u-{number}"))
+        check_same(world, "data-access", often, value_of("data-access", other))
+        assert len(world.ring) <= 4
+    assert world.ring.take_used(Subject("acme", "user_id", "often"))
+
+
+def test_events_of_both_forms_stand_side_by_side() -> None:
+    many = [
+        an_event("data-access"),
+        an_event("data-access", actor=an_actor("u-1", name="tab\there")),
+        an_event("data-access", targets=[a_target(str(n)) for n in range(30)]),
+        an_event("data-access", actor=an_actor("u-2")),
+    ]
+    for number, event in enumerate(many):
+        event["event_id"] = f"0199c1f0-0000-7000-8000-0000000001{number:02}"
+
+    sealed = check_same(WORLD, "data-access", *[value_of("data-access", event) for event in many])
+
+    assert [(at, compiled, len(run)) for at, compiled, run in runs(sealed)] == [
+        (0, True, 1),
+        (1, False, 2),
+        (3, True, 1),
+    ]
+
+
+@given(st.lists(st.binary(min_size=32, max_size=32), max_size=40), st.integers(0, 40))
+def test_a_frontier_grows_the_same(leaves: list[bytes], cut: int) -> None:
+    ours = Frontier().append(leaves[:cut], native.parents).append(leaves[cut:], native.parents)
+
+    assert ours == Frontier().append(leaves[:cut], parents).append(leaves[cut:], parents)
+
+
+def test_a_bomb_costs_nothing() -> None:
+    two_hundred_million = b"\x80\x88\xde\xbe\x01"
+    value = value_of("data-access", an_event("data-access"))
+
+    for at in range(5, len(value)):
+        bomb = value[:at] + two_hundred_million
+        prepared = WORLD.prepare(WORLD.compiled, "data-access", bomb)
+        assert prepared.dead[0].reason in {
+            Reason.TRUNCATED,
+            Reason.LIMIT_EXCEEDED,
+            Reason.MALFORMED,
+            Reason.INVALID_UTF8,
+        }
+
+
+def test_a_child_process_draws_other_nonces() -> None:
+    code = """
+import os, sys
+from tests.unit.test_native import World, value_of, an_event
+world, value = World(), value_of("data-access", an_event("data-access"))
+event = world.prepare(world.compiled, "data-access", value).events[0]
+reading, writing = os.pipe()
+if os.fork() == 0:
+    mine = world.prepare(world.compiled, "data-access", value).events[0].blobs[0].nonce
+    os.write(writing, mine)
+    os._exit(0)
+mine = world.prepare(world.compiled, "data-access", value).events[0].blobs[0].nonce
+sys.exit(0 if os.read(reading, 12) != mine else 1)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
