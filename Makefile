@@ -43,7 +43,7 @@ test: setup ## every test, real servers included
 	@$(BIN)/python scripts/run_tests.py
 
 unit: setup ## the tests that need no server
-	@$(BIN)/python -m pytest -q tests/unit tests/contract -m "not integration"
+	@$(BIN)/python -m pytest -q -n logical tests/unit tests/contract -m "not integration"
 
 bench: setup ## throughput, latency, memory; prints a table and writes build/bench.json
 	@$(BIN)/python scripts/bench.py

@@ -33,7 +33,7 @@ def main() -> int:
         environment["AUDIT_CHAOS"] = "full"
         with stack(environment, keep=options.keep) as settings:
             return pytest(environment | settings, "tests/chaos", *words)
-    status = pytest(environment, "tests/unit", *words)
+    status = pytest(environment, "tests/unit", "--numprocesses=logical", *words)
     if status:
         return status
     with stack(environment, keep=options.keep) as settings:

@@ -6,8 +6,9 @@ Python has to judge. It refuses nothing itself.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard, cast
 
 from pipeline.codec.decoders import Decoders
 from pipeline.codec.judge import Horizon
@@ -15,9 +16,12 @@ from pipeline.codec.limits import Limits
 from pipeline.domain.logs import family_of
 from pipeline.domain.records import Record, SealedEvent
 from pipeline.keys.subjects import Subject
+from pipeline.logging import log_event
 from pipeline.native import native
 from sinks.documents import Documents
-from sinks.program import NoProgram, write_program
+from sinks.program import write_program
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from pipeline.native.audit_native import CompiledProgram, KeyRing
@@ -50,9 +54,16 @@ class CompiledSealer:
         """Take the tenants as they are now."""
         self._sealer.know_tenants(list(tenants))
 
+    @staticmethod
+    def all_sealed(fates: Sequence[SealedEvent | Keyless | None]) -> TypeGuard[list[SealedEvent]]:
+        """Whether every record became an event at once, as nearly all do."""
+        return isinstance(fates, list) and native.leading(fates) == len(fates)
+
     def seal(self, topic: str, records: Sequence[Record]) -> Sequence[SealedEvent | Keyless | None]:
         """What becomes of each record; None: the form in Python has to look at it."""
         fates = self._sealer.seal(self._programs_of(topic), records)
+        if native.leading(fates) == len(fates):  # nearly always
+            return cast("list[SealedEvent]", fates)
         return [
             Keyless(fate[0], [Subject(*parts) for parts in fate[1]])
             if isinstance(fate, tuple)
@@ -76,8 +87,10 @@ class CompiledSealer:
     def _compile(self, topic: str, schema_id: int) -> CompiledProgram | None:
         family = family_of(topic)
         tree = self._decoders.tree(topic, schema_id)
+        make_head = self._documents.shapes(family).head_of
         try:
             spec = write_program(family, tree, self._decoders.policy(topic), self._limits)
-        except NoProgram:
+            return native.CompiledProgram(spec, make_head)
+        except (ValueError, RecursionError) as why:  # too large, or too deep for its parser
+            log_event(log, "schema_left_to_python", topic=topic, schema_id=schema_id, error=why)
             return None
-        return native.CompiledProgram(spec, self._documents.shapes(family).head_of)

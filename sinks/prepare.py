@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import cast
 
 from pipeline.codec import judge
 from pipeline.codec.compiler import Flat
@@ -58,7 +59,9 @@ class _Going:
         return any(one.reason is Reason.TENANT_UNKNOWN for one in self.dead)
 
     def done(self, head: LogHead) -> PreparedBatch:
-        events = [event for event in self.events if event is not None]
+        events = cast("list[SealedEvent]", self.events)
+        if self.waiting or self.keyless:  # else there is an event at every place
+            events = [event for event in events if event is not None]
         start, end = self.batch.start_offset, self.batch.end_offset
         return PreparedBatch(head.log_id, head.name, start, end, events, self.dead)
 
@@ -122,9 +125,11 @@ class Preparer:
                 for record in records:
                     await self._by_hand(going, record)
                 continue
-            for record, fate in zip(
-                records, self._compiled.seal(batch.topic, records), strict=True
-            ):
+            fates = self._compiled.seal(batch.topic, records)
+            if self._compiled.all_sealed(fates):
+                going.events += fates
+                continue
+            for record, fate in zip(records, fates, strict=True):
                 if fate is None:
                     await self._by_hand(going, record)
                 elif isinstance(fate, Keyless):

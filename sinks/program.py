@@ -21,7 +21,13 @@ from sinks.index_fields import fields_of
 from sinks.judging import FIRST_PARTY
 
 _WRITTEN_OUT = 20  # elements of an array of records
-_PATHS_MAX = 5_000
+# Arrays of records inside each other multiply, with or without a leaf at the end.
+_STEPS_MAX = 20_000
+_PATH_BYTES_MAX = 1_000_000  # of all paths together
+_TEXTS = ("string", "enum")
+# What names a subject, and what addresses and hosts are found by: of any other type, left to Python.
+_TEXT_MEMBERS = ("tenant", "id_type", "id")
+_TEXT_FIELDS = ("source.ip", "source.domain")
 _DERIVED = {
     "timestamp": "@timestamp",
     "created": "event.created",
@@ -59,7 +65,7 @@ _PLAIN_KINDS = ("int", "long", "boolean")
 Op = dict[str, Any]
 
 
-class NoProgram(Exception):
+class NoProgram(ValueError):
     """Events of this schema are left to the form in Python."""
 
 
@@ -85,6 +91,8 @@ class _Writer:
             for number, (field, members) in enumerate(sorted(self._fields.groups.values()))
         }
         self._names: dict[str, str] = {}  # field → the path that fills it
+        self._steps = 0
+        self._path_bytes = 0
 
     def write(self, root: Node) -> str:
         ops = self._record(root, "", "", None)
@@ -126,6 +134,7 @@ class _Writer:
     def _field(
         self, node: Node, declared: object, prefix: str, pattern: str, party: int | None
     ) -> list[Op]:
+        self._step()
         if node.kind == "null":
             return []
         if node.kind == "union":
@@ -149,6 +158,7 @@ class _Writer:
     def _elements(self, element: Node, prefix: str, pattern: str) -> list[list[Op]]:
         items = []
         for index in range(min(self._limits.items_at(pattern), _WRITTEN_OUT)):
+            self._step()
             inner = f"{prefix}.{index}"
             party = self._party(inner) if is_party(element) else None
             begin: list[Op] = [] if party is None else [{"op": "party", "group": party}]
@@ -164,18 +174,27 @@ class _Writer:
             group = party
         else:
             group = self._groups.setdefault(mark, len(self._groups))
-        value = self._value(node)
+        value = self._value(node, pattern)
         place, is_person = self._place(path)
-        if is_person and value["k"] not in ("string", "enum"):
+        is_text = path.rpartition(".")[2] in _TEXT_MEMBERS or any(
+            place == {"plain": {"field": field}} for field in _TEXT_FIELDS
+        )
+        if (is_person or is_text) and value["k"] not in _TEXTS:
             value = {"k": "other"}
-        known = {"path": path, "group": group, "place": place, "is_person": is_person}
-        if self._paths.setdefault(path, known) != known:
-            raise NoProgram(f"{path} has two owners")
-        if len(self._paths) > _PATHS_MAX:
-            raise NoProgram("too many paths")
+        if path in self._paths:
+            raise NoProgram(f"two values stand at {path}")
+        self._path_bytes += len(path.encode())
+        if self._path_bytes > _PATH_BYTES_MAX:
+            raise NoProgram("too much of paths")
+        self._paths[path] = {
+            "path": path,
+            "group": group,
+            "place": place,
+            "is_person": is_person,
+        }
         return {"op": "leaf", "path": path, "value": value}
 
-    def _value(self, node: Node) -> dict[str, Any]:
+    def _value(self, node: Node, pattern: str) -> dict[str, Any]:
         limits = self._limits
         if node.kind == "string":
             return {"k": "string", "max": limits.text_chars}
@@ -186,17 +205,22 @@ class _Writer:
             symbols = [f'"{symbol}"' for symbol in node.symbols]
             return {"k": "enum", "symbols": symbols} if plain else {"k": "other"}
         if node.kind == "array":
-            item = self._value(node.items[0])
-            if item["k"] in ("string", "enum", *_PLAIN_KINDS):
-                return {"k": "array", "max": limits.items, "item": item}
+            item = self._value(node.items[0], pattern)
+            if item["k"] in (*_TEXTS, *_PLAIN_KINDS):
+                return {"k": "array", "max": limits.items_at(pattern), "item": item}
         if node.kind == "map" and node.items[0].kind == "string":
             return {
                 "k": "map",
-                "max": limits.items,
+                "max": limits.items_at(pattern),
                 "key_max": limits.label_key_bytes,
                 "value_max": limits.label_value_bytes,
             }
         return {"k": "empty" if node.kind in ("array", "map") else "other"}
+
+    def _step(self) -> None:
+        self._steps += 1
+        if self._steps > _STEPS_MAX:
+            raise NoProgram("too large when arrays are written out")
 
     def _party(self, prefix: str) -> int:
         return self._groups.setdefault(prefix, len(self._groups))

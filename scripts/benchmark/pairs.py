@@ -24,6 +24,7 @@ from pipeline.settings import Settings
 
 SCRATCH = BUILD / "bench"
 _RUN_AT_MOST_S = 600
+_WARM_UPS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +110,20 @@ def run_pairs(
     ready = SCRATCH / f"{kind.name}.ready"
     save(prepare(kind, records, schema_ids, object_leaves=leaves), ready)
     pairs: list[Pair] = []
-    # The first pair warms up the servers, whose compilers give them a third of their speed at first,
-    # and does not count.
-    for number in range(wanted["pairs"] + 1):
-        with places.place(object_leaves=leaves) as place:
-            worker = run_worker(place, count)
-        with places.place(object_leaves=leaves) as place:
-            loader = run_loader(place, ready, count)
-        if not number:
+    # The first pairs warm up the servers, whose compilers give them a third of their speed at first, and
+    # do not count. Whoever comes second finds them warmer: worker and loader take turns at that.
+    for number in range(1 - _WARM_UPS, wanted["pairs"] + 1):
+        runs: dict[str, dict[str, Any]] = {}
+        for side in ("worker", "loader") if number % 2 else ("loader", "worker"):
+            with places.place(object_leaves=leaves) as place:
+                runs[side] = (
+                    run_worker(place, count)
+                    if side == "worker"
+                    else run_loader(place, ready, count)
+                )
+        if number < 1:
             continue
+        worker, loader = runs["worker"], runs["loader"]
         pairs.append(Pair(count, worker, loader))
         say(
             f"{kind.name}: pair {number}: worker {count / worker['wall_s']:,.0f} events/s,"

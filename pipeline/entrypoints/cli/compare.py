@@ -31,6 +31,8 @@ LISTED_MAX: Final = 20
 _PAGE: Final = 10_000
 _KEEP_ALIVE: Final = "2m"
 
+Verified = dict[str, list[bytes]]  # log → ids of its archived leaves, from leaf 0 on
+
 SELECT_LEAVES: Final = "SELECT event_id FROM leaves"
 SELECT_ROWS: Final = "SELECT event_id FROM audit_logs"
 SELECT_LOGS: Final = "SELECT log_id, name FROM log_heads ORDER BY name"
@@ -109,11 +111,17 @@ class Comparison:
 
 
 def compare_stores(
-    settings: Settings, ids_file: Path | None = None, *, before: frozenset[bytes] = frozenset()
+    settings: Settings,
+    ids_file: Path | None = None,
+    *,
+    before: frozenset[bytes] = frozenset(),
+    verified: Verified | None = None,
 ) -> Comparison:
     """Read all stores and compare. Meant for when everything has drained.
 
     With ``ids_file`` the trail must hold ``before`` and what was published, less dead letters.
+    Archived leaves that ``verified`` has are not read again (objects are locked, and it is always
+    their first version that is read); those that are read now are added to it.
 
     Raises:
         Unavailable: A store does not answer.
@@ -126,7 +134,7 @@ def compare_stores(
         leaves,
         ledger_ids(settings, "ledger", SELECT_ROWS),
         index_ids(settings),
-        archive_ids(settings),
+        archive_ids(settings, {} if verified is None else verified),
     ]
     dead: dict[LetterId, str] = {}
     reference = leaves.ids
@@ -194,8 +202,8 @@ def index_ids(settings: Settings) -> StoreIds:
             client.close_point_in_time(id=point)
 
 
-def archive_ids(settings: Settings) -> StoreIds:
-    """The ids of all archived leaves; each object is verified, and that ranges abut.
+def archive_ids(settings: Settings, verified: Verified) -> StoreIds:
+    """The ids of all archived leaves; each object that is not in ``verified`` is, and that ranges abut.
 
     Raises:
         ChainBroken: An object is not what was hashed, or leaves are missing between two objects.
@@ -203,10 +211,12 @@ def archive_ids(settings: Settings) -> StoreIds:
     """
     with connected(settings) as connection:
         logs = connection.execute(SELECT_LOGS).fetchall()
-    return _collect("archive", asyncio.run(_archived(settings, logs)))
+    return _collect("archive", asyncio.run(_archived(settings, logs, verified)))
 
 
-async def _archived(settings: Settings, logs: list[dict[str, Any]]) -> list[bytes]:
+async def _archived(
+    settings: Settings, logs: list[dict[str, Any]], verified: Verified
+) -> list[bytes]:
     ids: list[bytes] = []
     async with object_store(settings) as store:
         reader = ArchiveReader(
@@ -215,21 +225,20 @@ async def _archived(settings: Settings, logs: list[dict[str, Any]]) -> list[byte
             vault_bucket=settings.s3_vault_bucket,
         )
         for log in logs:
-            ids += await _archived_of(reader, LogName.parse(log["name"]), log["log_id"])
+            of_log = verified.setdefault(log["name"], [])
+            await _verify(reader, LogName.parse(log["name"]), log["log_id"], of_log)
+            ids += of_log
     return ids
 
 
-async def _archived_of(reader: ArchiveReader, name: LogName, log_id: int) -> list[bytes]:
-    ids: list[bytes] = []
-    next_leaf = 0
-    async for found in reader.ranges(name):
+async def _verify(reader: ArchiveReader, name: LogName, log_id: int, ids: list[bytes]) -> None:
+    """Read the objects beyond the leaves whose ids are there, and add theirs."""
+    async for found in reader.ranges(name, len(ids)):
         leaves = await reader.read(found, log_id)
-        if leaves.first_leaf != next_leaf:
-            detail = f"the archive has leaf {leaves.first_leaf} after {next_leaf - 1}"
+        if leaves.first_leaf != len(ids):
+            detail = f"the archive has leaf {leaves.first_leaf} after {len(ids) - 1}"
             raise ChainBroken(str(name), detail)
-        next_leaf = leaves.next_leaf
         ids += [event.event_id for event in leaves.events]
-    return ids
 
 
 def _collect(store: str, ids: Collection[bytes] | Iterator[bytes]) -> StoreIds:

@@ -5,7 +5,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use zeroize::Zeroizing;
 
 use crate::text::push_uuid;
@@ -48,6 +48,10 @@ impl KeyRing {
     pub fn read(&self) -> RwLockReadGuard<'_, Keys> {
         self.keys.read().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Keys> {
+        self.keys.write().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Mark a key as used since somebody last asked.
@@ -55,6 +59,7 @@ pub fn touch(key: &Key) {
     key.used.store(true, Ordering::Relaxed);
 }
 
+// Whoever waits for the lock must not hold the GIL: `Sealer::seal` reads the ring while it calls Python.
 #[pymethods]
 impl KeyRing {
     #[new]
@@ -64,6 +69,7 @@ impl KeyRing {
 
     fn put(
         &self,
+        py: Python<'_>,
         subject: (String, String, String),
         subject_ref: [u8; 16],
         commit_key: [u8; 32],
@@ -82,28 +88,25 @@ impl KeyRing {
             cipher,
             used: AtomicBool::new(false),
         };
-        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        keys.insert(name(&subject).into(), Arc::new(key));
+        py.detach(|| self.write().insert(name(&subject).into(), Arc::new(key)));
         Ok(())
     }
 
     /// Whether the key was used since the last call for it.
-    fn take_used(&self, subject: (String, String, String)) -> bool {
-        self.read()
-            .get(name(&subject).as_slice())
-            .is_some_and(|key| key.used.swap(false, Ordering::Relaxed))
+    fn take_used(&self, py: Python<'_>, subject: (String, String, String)) -> bool {
+        let was_used = |key: &Arc<Key>| key.used.swap(false, Ordering::Relaxed);
+        py.detach(|| self.read().get(name(&subject).as_slice()).is_some_and(was_used))
     }
 
-    fn drop_key(&self, subject: (String, String, String)) {
-        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        keys.remove(name(&subject).as_slice());
+    fn drop_key(&self, py: Python<'_>, subject: (String, String, String)) {
+        py.detach(|| self.write().remove(name(&subject).as_slice()));
     }
 
-    fn clear(&self) {
-        self.keys.write().unwrap_or_else(PoisonError::into_inner).clear();
+    fn clear(&self, py: Python<'_>) {
+        py.detach(|| self.write().clear());
     }
 
-    fn __len__(&self) -> usize {
-        self.read().len()
+    fn __len__(&self, py: Python<'_>) -> usize {
+        py.detach(|| self.read().len())
     }
 }

@@ -28,7 +28,10 @@ impl Nonces {
     fn next(&mut self) -> Option<[u8; 12]> {
         if self.drawn.len() < 12 {
             self.drawn.resize(12 * 256, 0);
-            getrandom::fill(&mut self.drawn).ok()?;
+            if getrandom::fill(&mut self.drawn).is_err() {
+                self.drawn.clear(); // what was not filled is zeros
+                return None;
+            }
         }
         let nonce = self.drawn.split_off(self.drawn.len() - 12);
         nonce.try_into().ok()

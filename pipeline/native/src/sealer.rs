@@ -30,7 +30,7 @@ struct Horizon {
 #[pyclass(frozen, module = "pipeline.native")]
 pub struct Sealer {
     ring: Py<KeyRing>,
-    tenants: RwLock<Tenants>,
+    tenants: RwLock<Arc<Tenants>>,
     horizon: Horizon,
     event_max_bytes: usize,
 }
@@ -59,7 +59,7 @@ impl Sealer {
     }
 
     fn know_tenants(&self, tenants: Vec<String>) {
-        let known = tenants.into_iter().map(String::into_bytes).collect();
+        let known = Arc::new(tenants.into_iter().map(String::into_bytes).collect());
         *self.tenants.write().unwrap_or_else(PoisonError::into_inner) = known;
     }
 
@@ -73,7 +73,8 @@ impl Sealer {
     ) -> PyResult<Bound<'py, PyList>> {
         let by_id: HashMap<u32, Py<CompiledProgram>> = programs.extract()?;
         let ring = self.ring.get().read();
-        let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
+        // The lock is not held while Python is called: see `KeyRing`.
+        let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut held = Vec::new();
         for record in records.try_iter()? {
             let record = record?;
