@@ -1,6 +1,7 @@
 """What ``src`` offers to Python. Events that functions are given are all of this module's class."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from pipeline.domain import records
 from pipeline.domain.records import Record
@@ -51,7 +52,7 @@ class Sealer:
         not all of their keys are in memory; or None: the form in Python has to look at it.
         """
 
-def leading(events: list[records.SealedEvent]) -> int:
+def leading(events: list[Any]) -> int:
     """How many events at the beginning of a list are of this module's class."""
 
 def event_rows(
