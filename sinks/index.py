@@ -113,7 +113,9 @@ class IndexDestination:
         body_bytes = 0
         for chunk in self.chunks(ranges, aim_bytes // PARTS):
             # Half a chunk more or less: cutting before it every time would leave a small last body.
-            if body and body_bytes + len(chunk.text) // 2 > aim_bytes:
+            with_it = body_bytes + len(chunk.text)
+            over = with_it - len(chunk.text) // 2 > aim_bytes or with_it > self._bulk_max_bytes
+            if body and over:
                 yield body
                 body, body_bytes = [], 0
             body.append(chunk)
