@@ -10,12 +10,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
 
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
+from agents.places import Operators, Place, Topics, Waits
 from agents.recovery import Recovery
 from agents.transport import BatchConsumer, settle
 from pipeline.domain.errors import ChainBroken, Unavailable
@@ -26,59 +25,12 @@ from pipeline.metrics import Metrics
 from sinks.base import Ledger
 from sinks.delivery import Delivery
 from sinks.follower import Follower
-from sinks.operations import HeadRow, Pause
 
 log = logging.getLogger(__name__)
 
 _RUNBOOK = "see docs/runbooks/stopped-partition.md"
 REASON_STOPPED = "stopped"
 REASON_DEAD_LETTERS = "dead_letters"
-
-
-class Operators(Protocol):
-    """``sinks.operations.Operations``: which logs there are, and table ``partition_pause``."""
-
-    async def heads(self) -> Sequence[HeadRow]: ...
-
-    async def pause(self, topic: str, partition: int, *, reason: str, detail: str) -> bool: ...
-
-    async def pauses(self) -> Sequence[Pause]: ...
-
-
-class Topics(Protocol):
-    """``agents.identity.TopicFacts``."""
-
-    async def ids(self, topic: str) -> tuple[str, str]: ...
-
-    async def bounds(self, topic: str, partition: int) -> tuple[int, int]: ...
-
-
-@dataclass(slots=True)
-class Place:
-    """One assigned partition."""
-
-    head: LogHead | None = None
-    stopped: str = ""  # why it stands still; looked at again every ``stopped_again_s``
-    retry_at: float = 0.0
-    topic_id: str = ""  # of the topic that it was placed in
-    placed: bool = False  # fetched from where the ledger says, since it last stood still
-    paused: str = ""  # why it stands still until `audit-trail resume`
-    followed: set[int] = field(default_factory=set)  # log ids of the epochs that followers have
-
-    @property
-    def still(self) -> str:
-        return self.stopped or self.paused
-
-
-@dataclass(frozen=True, slots=True)
-class Waits:
-    """How outages are waited for, and how often pauses and lags are looked at; seconds."""
-
-    retry_first_s: float
-    retry_max_s: float
-    outage_limit_s: float
-    look_every_s: float = 1.0
-    stopped_again_s: float = 10.0
 
 
 class Positions:
@@ -152,15 +104,15 @@ class Positions:
         if place is not None:
             place.head = head
             self.consumer.stored(tp, head.next_offset)
-            self._goes_on(tp, place)
+            self.goes_on(tp)
 
     def reread(self, topic: str, partition: int) -> None:
         """The ledger is behind what this worker wrote: it was rolled back; place it anew."""
         tp = TP(topic, partition)
-        self.consumer.stand_still(tp)
+        self.delivery.revoke(topic, partition)
         if tp in self._places:
             self._behind.add(tp)
-            self._start_placing(tp)
+        self.place_anew(tp)
 
     def stop(self, topic: str, partition: int, why: str) -> None:
         tp = TP(topic, partition)
@@ -298,7 +250,7 @@ class Positions:
                 f" between were deleted before they were read; {_way_out(tp)}",
             )
 
-    # --- pauses, lags, state ---
+    # --- pauses ---
 
     def _hold(self, tp: TP, why: str) -> None:
         self.consumer.stand_still(tp)
@@ -315,61 +267,32 @@ class Positions:
                 why=why,
             )
 
-    async def watch(self) -> None:
-        """Lift pauses that a person resumed, and measure lags, until cancelled."""
-        while True:
-            await asyncio.sleep(self._waits.look_every_s)
-            self._measure()
-            self._try_stopped_again()
-            held = [tp for tp, place in self._places.items() if place.paused]
-            if not held:
-                continue
-            try:
-                still = {(pause.topic, pause.partition) for pause in await self._operators.pauses()}
-            except Unavailable:
-                continue
-            for tp in held:
-                if tp not in still and tp in self._places:
-                    self._places[tp].paused = ""
-                    self._metrics.resumed(tp.topic, tp.partition)
-                    self.consumer.resume_reading(tp)
-                    log_event(log, "partition_resumed", topic=tp.topic, partition=tp.partition)
+    # --- for agents.watching ---
 
-    async def watch_topics(self) -> None:
-        """Place anew what is read of a topic that was replaced, until cancelled.
+    def place_anew(self, tp: TP) -> None:
+        """Stand still, and ask ledger and topic again where to go on."""
+        self.consumer.stand_still(tp)
+        place = self._places.get(tp)
+        if place is not None:
+            place.placed = False
+            self._start_placing(tp)
 
-        A fetch names its topic by name alone: records of the new topic that stand beyond the position
-        are read as if they followed. A new log reads all of them again; they are duplicates there.
-        """
-        while True:
-            await asyncio.sleep(self._waits.stopped_again_s)
-            for topic in {tp.topic for tp, place in self._places.items() if place.placed}:
-                try:
-                    _cluster_id, topic_id = await self._topics.ids(topic)
-                except Unavailable:
-                    continue
-                except ChainBroken:
-                    topic_id = ""  # gone; placing says so
-                for tp, place in list(self._places.items()):
-                    if tp.topic == topic and place.placed and place.topic_id != topic_id:
-                        place.placed = False
-                        self.consumer.stand_still(tp)
-                        self._start_placing(tp)
-
-    def _goes_on(self, tp: TP, place: Place) -> None:
+    def goes_on(self, tp: TP) -> None:
         """What stopped a partition is over once it was read on, or has nothing to read."""
-        if place.stopped and place.placed:
+        place = self._places.get(tp)
+        if place is not None and place.stopped and place.placed:
             place.stopped = ""
             self._metrics.resumed(tp.topic, tp.partition)
             log_event(log, "partition_goes_on", topic=tp.topic, partition=tp.partition)
 
-    def _try_stopped_again(self) -> None:
-        """A person may have mended what stopped a partition, by `audit-trail open-epoch` for one."""
-        now = time.monotonic()
-        for tp, place in self._places.items():
-            if place.stopped and now >= place.retry_at:
-                place.retry_at = now + self._waits.stopped_again_s
-                self._start_placing(tp)
+    def resume(self, tp: TP) -> None:
+        """Go on with a partition whose pause was lifted."""
+        place = self._places.get(tp)
+        if place is not None:
+            place.paused = ""
+            self._metrics.resumed(tp.topic, tp.partition)
+            self.consumer.resume_reading(tp)
+            log_event(log, "partition_resumed", topic=tp.topic, partition=tp.partition)
 
     def _start_placing(self, tp: TP) -> None:
         task = self._tasks.pop(tp, None)
@@ -378,22 +301,6 @@ class Positions:
         if self._closed:
             return
         self._tasks[tp] = asyncio.create_task(self._place(tp), name=f"place {tp}")
-
-    def _measure(self) -> None:
-        for tp, place in self._places.items():
-            lag = self.lag(tp)
-            if lag is not None:
-                self._metrics.consumer_lag(tp.topic, tp.partition, lag)
-            if lag == 0:
-                self._goes_on(tp, place)
-        for follower in self._followers:
-            status = follower.status()
-            self._metrics.follower(
-                status.sink,
-                lag_records=sum(each.lag_records for each in status.logs),
-                lag_seconds=max((each.lag_s for each in status.logs), default=0.0),
-                held_bytes=status.held_bytes,
-            )
 
     def lag(self, tp: TP) -> int | None:
         """Records between the ledger and the topic's end, as the last fetch said; None: unknown."""

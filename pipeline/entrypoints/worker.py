@@ -25,8 +25,10 @@ import agents.inflate
 from agents import ingest
 from agents.app import AuditApp, make_app
 from agents.identity import TopicFacts
-from agents.positions import Positions, Waits
+from agents.places import Waits
+from agents.positions import Positions
 from agents.transport import settle
+from agents.watching import Watch
 from pipeline.domain.errors import AuditTrailError, ConfigurationError, Unavailable
 from pipeline.entrypoints.health import HealthServer
 from pipeline.entrypoints.parts import Parts, open_parts, until_available
@@ -118,7 +120,7 @@ async def _run(settings: Settings) -> int:
             topics = TopicFacts(settings)
             stack.push_async_callback(topics.close)
             await until_available(topics.reach, settings)
-            positions, delivery = _connect(settings, parts, topics, metrics, ending)
+            positions, delivery, watch = _connect(settings, parts, topics, metrics, ending)
             app = await stack.enter_async_context(
                 _running_app(settings, positions, ending, delivery)
             )
@@ -128,8 +130,9 @@ async def _run(settings: Settings) -> int:
             tasks: list[tuple[str, Callable[[], Coroutine[Any, Any, Any]]]] = [
                 ("prepare", delivery.run_prepare),
                 ("write", delivery.run_write),
-                ("watch", positions.watch),
-                ("watch topics", positions.watch_topics),
+                ("watch partitions", watch.partitions),
+                ("watch topics", watch.topics),
+                ("watch ledger", watch.ledger),
                 ("tenants", parts.refresh_tenants),
                 *parts.following(),
             ]
@@ -152,14 +155,15 @@ async def _run(settings: Settings) -> int:
 
 def _connect(
     settings: Settings, parts: Parts, topics: TopicFacts, metrics: Metrics, ending: _Ending
-) -> tuple[Positions, Delivery]:
+) -> tuple[Positions, Delivery, Watch]:
+    waits = Waits(settings.retry_first_s, settings.retry_max_s, settings.outage_limit_s)
     positions = Positions(
         parts.ledger,
         parts.followers,
         parts.pauses,
         topics=topics,
         recovery=parts.recovery,
-        waits=Waits(settings.retry_first_s, settings.retry_max_s, settings.outage_limit_s),
+        waits=waits,
         metrics=metrics,
         crash=ending.because,
     )
@@ -181,7 +185,8 @@ def _connect(
         metrics,
     )
     positions.delivery = delivery
-    return positions, delivery
+    watch = Watch(positions, parts.followers, parts.pauses, topics, waits, metrics)
+    return positions, delivery, watch
 
 
 @asynccontextmanager

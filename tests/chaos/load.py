@@ -53,15 +53,21 @@ class Load:
 
 
 def publish(
-    settings: Settings, ids_file: Path, count: int, *, rate: int = RATE, tenants: int = 3
+    settings: Settings,
+    ids_file: Path,
+    count: int,
+    *,
+    rate: int = RATE,
+    tenants: int = 3,
+    family: str = "",
 ) -> Load:
-    """Start publishing events of so many tenants; nothing is waited for."""
+    """Start publishing events of so many tenants, of one family or all; nothing is waited for."""
     before = ledger_ids(settings, "leaves", SELECT_LEAVES).ids
     ids_file.touch()
     process = subprocess.Popen(
         [*AUDIT_TRAIL, "generate", "--count", str(count), "--rate", str(rate),
          "--seed", str(next(_seeds)), "--tenants", str(tenants), "--create-tenants",
-         "--ids-file", str(ids_file)],
+         "--ids-file", str(ids_file), *(["--family", family] if family else [])],
         env=os.environ,
         cwd=ROOT,
         stdout=subprocess.DEVNULL,

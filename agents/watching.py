@@ -1,0 +1,128 @@
+"""Looks at the assigned partitions from time to time: what changed without a record saying so.
+
+A person lifts a pause or mends what stopped a partition; a topic is replaced; the database is rolled
+back while some partitions have nothing new. Each loop runs until cancelled; an outage is waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+from faust.types import TP
+
+from agents.places import Operators, Topics, Waits
+from agents.positions import Positions
+from pipeline.domain.errors import ChainBroken, Unavailable
+from pipeline.domain.records import LogHead
+from pipeline.logging import log_event
+from pipeline.metrics import Metrics
+from sinks.follower import Follower
+
+log = logging.getLogger(__name__)
+
+
+class Watch:
+    """The loops; the worker runs each as a task of its own."""
+
+    def __init__(
+        self,
+        positions: Positions,
+        followers: Sequence[Follower],
+        operators: Operators,
+        topics: Topics,
+        waits: Waits,
+        metrics: Metrics,
+    ) -> None:
+        self._positions = positions
+        self._followers = followers
+        self._operators = operators
+        self._topics = topics
+        self._waits = waits
+        self._metrics = metrics
+
+    async def partitions(self) -> None:
+        """Measure lags, try stopped partitions again, lift pauses that a person resumed."""
+        while True:
+            await asyncio.sleep(self._waits.look_every_s)
+            self._measure()
+            self._try_stopped_again()
+            held = [tp for tp, place in self._positions.places().items() if place.paused]
+            if not held:
+                continue
+            try:
+                still = {(pause.topic, pause.partition) for pause in await self._operators.pauses()}
+            except Unavailable:
+                continue
+            for tp in held:
+                if tp not in still:
+                    self._positions.resume(tp)
+
+    async def topics(self) -> None:
+        """Place anew what is read of a topic that was replaced.
+
+        A fetch names its topic by name alone: records of the new topic that stand beyond the position
+        are read as if they followed. A new log reads all of them again; they are duplicates there.
+        """
+        while True:
+            await asyncio.sleep(self._waits.stopped_again_s)
+            for topic in {tp.topic for tp in self._placed()}:
+                try:
+                    _cluster_id, topic_id = await self._topics.ids(topic)
+                except Unavailable:
+                    continue
+                except ChainBroken:
+                    topic_id = ""  # gone; placing says so
+                for tp in self._placed():
+                    if tp.topic == topic and self._positions.places()[tp].topic_id != topic_id:
+                        self._positions.place_anew(tp)
+
+    async def ledger(self) -> None:
+        """Read again what a rolled-back ledger lost, also where no new record shows it."""
+        while True:
+            await asyncio.sleep(self._waits.stopped_again_s)
+            # Before the ledger is asked: it only grows, so it is never behind these unless it lost.
+            known = self._placed()
+            try:
+                held = {row.log_id: row.next_offset for row in await self._operators.heads()}
+            except Unavailable:
+                continue
+            for tp, head in known.items():
+                next_offset = held.get(head.log_id, 0)
+                if next_offset < head.next_offset and tp in self._placed():
+                    log_event(log, "log_read_again", log=str(head.name), next_offset=next_offset)
+                    self._positions.reread(tp.topic, tp.partition)
+
+    def _placed(self) -> dict[TP, LogHead]:
+        """The partitions that are being read, and where the ledger stood when it was last heard."""
+        return {
+            tp: place.head
+            for tp, place in self._positions.places().items()
+            if place.placed and place.head is not None
+        }
+
+    def _try_stopped_again(self) -> None:
+        """A person may have mended what stopped a partition, by `audit-trail open-epoch` for one."""
+        now = time.monotonic()
+        for tp, place in self._positions.places().items():
+            if place.stopped and now >= place.retry_at:
+                place.retry_at = now + self._waits.stopped_again_s
+                self._positions.place_anew(tp)
+
+    def _measure(self) -> None:
+        for tp in self._positions.places():
+            lag = self._positions.lag(tp)
+            if lag is not None:
+                self._metrics.consumer_lag(tp.topic, tp.partition, lag)
+            if lag == 0:
+                self._positions.goes_on(tp)
+        for follower in self._followers:
+            status = follower.status()
+            self._metrics.follower(
+                status.sink,
+                lag_records=sum(each.lag_records for each in status.logs),
+                lag_seconds=max((each.lag_s for each in status.logs), default=0.0),
+                held_bytes=status.held_bytes,
+            )
