@@ -15,7 +15,7 @@ from sinks.delivery import Delivery
 
 
 class BatchSchema(faust.Schema[Any, Any]):
-    """Messages of raw topics are record batches already: nothing to decode."""
+    """A message of the raw topics is a list of record batches already: nothing to decode."""
 
     def compile(self, app: Any, **_options: Any) -> Any:
         create_event = app.create_event
@@ -33,4 +33,5 @@ def register(app: faust.App, delivery: Delivery) -> None:
     @app.agent(topic, name="ingest")
     async def ingest(stream: Any) -> None:
         async for event in stream.noack().events():
-            delivery.submit(event.value)
+            for batch in event.value:
+                delivery.submit(batch)

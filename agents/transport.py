@@ -1,7 +1,7 @@
-"""The Faust transport of this project: one message per fetched partition batch, sought by the ledger.
+"""The Faust transport of this project: one message per fetch, sought by the ledger.
 
 What differs from Faust's own (0.15.3, pinned: these are private methods):
-raw topics travel as ``RecordBatch``; every assigned raw partition stays paused until somebody has
+raw topics travel as lists of ``RecordBatch``; every assigned raw partition stays paused until somebody has
 positioned it (``RawPartitions``); the offsets committed to Kafka are a watermark of our own, for lag
 tools only, since stock Faust can commit past a record that was never acked (issue #606); a failed
 commit or an unreadable partition never crashes the worker; in-flight batches are abandoned on revoke.
@@ -156,7 +156,18 @@ class BatchConsumer(driver.Consumer):
     # --- fetching ---
 
     async def _drain_messages(self, fetcher: ServiceT) -> None:
-        """Faust's background task: fetch, hand over, again; it ends when the worker stops."""
+        """Faust's background task: fetch, hand over, again; it ends when the worker stops, and at a
+        rebalance, after which Faust starts it again.
+        """
+        try:
+            await self._fetch_on(fetcher)
+        except asyncio.CancelledError:
+            # A worker that was slow to stop fetching. Faust's fetcher would end the app: it wakes a
+            # supervisor that it does not have.
+            if not self.app.rebalancing:
+                raise
+
+    async def _fetch_on(self, fetcher: ServiceT) -> None:
         while not (self.should_stop or fetcher.should_stop):
             await self.sleep(0)
             await self.raw.room()
@@ -167,11 +178,7 @@ class BatchConsumer(driver.Consumer):
             stale = not self.flow_active or generation != self.app.consumer_generation_id
             if self.should_stop or stale:
                 continue
-            for tp, records in fetched.items():
-                if self.raw.is_raw(tp.topic):
-                    await self._hand_over(tp, records)
-                else:
-                    await self._deliver_singly(tp, records)
+            await self._hand_over(fetched)
 
     async def _until_placed(self) -> None:
         """Return once a partition may be fetched, or after a while: Faust would sleep for a second."""
@@ -215,39 +222,53 @@ class BatchConsumer(driver.Consumer):
         self.stand_still(tp)
         self.raw.halted(tp, why)
 
-    async def _hand_over(self, tp: TP, records: list[Record]) -> None:
-        """One message for all records of a partition's fetch."""
+    async def _hand_over(self, fetched: Mapping[TP, list[Any]]) -> None:
+        """One message for the raw records of a fetch: at a low rate, twenty partitions bring a few
+        each, and a message's way through Faust costs more than they do.
+        """
+        batches = []
+        for tp, records in fetched.items():
+            if not self.raw.is_raw(tp.topic):
+                await self._deliver_singly(tp, records)
+            elif (batch := await self._batch(tp, records)) is not None:
+                batches.append(batch)
+        if batches:
+            await self._callback_unless_suspended(self._message(batches))
+
+    async def _batch(self, tp: TP, records: list[Record]) -> RecordBatch | None:
+        """The records that follow what was handed over before; None: nothing does."""
         expected = self._expected.get(tp)
         if expected is None:  # revoked or stopped since
-            return
+            return None
         if records and records[0].offset < expected:
             records = [record for record in records if record.offset >= expected]
         if not records:
-            return
+            return None
         if records[0].offset > expected and self._gap_seen.get(tp) != expected:
             # Transaction markers leave gaps; a client's bug would too: read the place once more.
             self._gap_seen[tp] = expected
             await self._thread.call_thread(self._seek_now, tp, expected)
-            return
+            return None
         size = sum([len(record.value or b"") + len(record.key or b"") for record in records])
         end = records[-1].offset + 1
-        batch = RecordBatch(tp.topic, tp.partition, expected, end, records, size)
         self._expected[tp] = end
-        await self._callback_unless_suspended(self._batch_message(tp, batch))
+        return RecordBatch(tp.topic, tp.partition, expected, end, records, size)
 
-    def _batch_message(self, tp: TP, batch: RecordBatch) -> ConsumerMessage:
+    def _message(self, batches: list[RecordBatch]) -> ConsumerMessage:
+        """To Faust it is a message of the first batch's partition; nobody acks it."""
+        batch = batches[0]
         first = batch.records[0]
         return ConsumerMessage(
-            tp.topic,
-            tp.partition,
+            batch.topic,
+            batch.partition,
             first.offset,
             first.timestamp / 1000,
             0,
             [],
             None,
-            batch,  # type: ignore[arg-type]
+            batches,  # type: ignore[arg-type]
             None,
-            tp=tp,
+            tp=TP(batch.topic, batch.partition),
             generation_id=self.app.consumer_generation_id,
         )
 

@@ -75,7 +75,7 @@ class Settings(BaseSettings):
     elasticsearch_ca_file: Path | None = Field(None, description="CA certificates for https.")
     index_prefix: str = Field("audit-events", description="Indices are <prefix>-YYYY.MM.")
     index_replicas: int = Field(0, ge=0, description="Replicas of new indices.")
-    index_refresh_s: float = Field(1.0, gt=0, description="refresh_interval of new indices.")
+    index_refresh_s: float = Field(0.5, gt=0, description="refresh_interval of new indices.")
     bulk_max_bytes: int = Field(2 * MIB, gt=0, description="Largest bulk request body.")
 
     # --- S3 ---
@@ -125,6 +125,11 @@ class Settings(BaseSettings):
     # --- Worker ---
     batch_max_events: int = Field(2_000, gt=0, description="Events in one ledger transaction.")
     intake_max_bytes: int = Field(4 * MIB, gt=0, description="Fetched and not yet in the ledger.")
+    follower_linger_s: float = Field(
+        0.25,
+        ge=0,
+        description="What comes within so long goes to a store in one write, if it is few.",
+    )
     follower_max_bytes: int = Field(
         32 * MIB, gt=0, description="Held per follower; beyond, it reads the ledger instead."
     )

@@ -27,6 +27,7 @@ from pipeline.entrypoints.cli.schema_ids import registered_ids
 from pipeline.settings import Settings
 
 LATENCY_TENANTS = ["tenant-1", "tenant-2", "tenant-3"]
+PARTS = ("steps", "pairs", "bad-records", "latency")
 
 
 def main() -> int:
@@ -36,8 +37,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=5, help="Interleaved pairs per event kind.")
     parser.add_argument("--latency-s", type=float, default=60.0, help="0: no latency run.")
     parser.add_argument("--rate", type=int, default=2_000, help="Events/s of the latency run.")
-    parser.add_argument("--steps", action="store_true", help="Only what each step costs.")
-    parser.add_argument("--bad-records", action="store_true", help="Only what bad ones cost.")
+    parser.add_argument("--only", choices=PARTS, help="One part alone.")
     parser.add_argument("--quick", action="store_true", help="One short pair: does it work?")
     options = parser.parse_args()
     if options.quick:
@@ -47,10 +47,11 @@ def main() -> int:
     results: dict[str, object] = {
         "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}"
     }
-    for kind in () if options.bad_records else kinds.KINDS.values():
-        results[f"steps_us_{kind.name}"] = steps = measure(kind, 5_000)
-        table(f"CPU per event of each step, us ({kind.name}, {kind.size_bytes} bytes)", steps)
-    if not options.steps:
+    if options.only in (None, "steps"):
+        for kind in kinds.KINDS.values():
+            results[f"steps_us_{kind.name}"] = steps = measure(kind, 5_000)
+            table(f"CPU per event of each step, us ({kind.name}, {kind.size_bytes} bytes)", steps)
+    if options.only != "steps":
         measure_runs(options, results)
     path = BUILD / "bench.json"
     path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -59,38 +60,33 @@ def main() -> int:
 
 
 def measure_runs(options: argparse.Namespace, results: dict[str, object]) -> None:
-    """Pairs of both kinds, a profiled run, and the latency run, on the bench's own stack."""
+    """What runs on servers, on the bench's own stack: pairs and a profiled run, bad records, latency."""
+    count = kinds.whole_objects(options.events)
     stack = Stack(os.environ)
     stack.up()
     try:
         places = Places(stack)
         settings = places.open([kinds.TENANT, *LATENCY_TENANTS])
         ids = schema_ids(settings)
-        found = run_bad_records(
-            kinds.LEAN,
-            places,
-            settings,
-            ids,
-            events=kinds.whole_objects(options.events),
-            pairs=options.pairs,
-        )
-        table("bad records", found)
-        results |= found
-        if options.bad_records:
-            return
-        for kind in (kinds.REALISTIC, kinds.LEAN):
-            count = kinds.whole_objects(options.events)
-            found = run_pairs(
-                kind, places, settings, ids, events=count, pairs=options.pairs
-            ).figures()
-            table(f"{kind.name} events", found)
-            results |= found if kind is kinds.LEAN else {}
-            results[kind.name] = found
-        with places.place(object_leaves=kinds.object_leaves(count)) as place:
-            profiled = run_worker(place, count, "profile")
-        profile = "\n".join(profiled["profile"])
-        (BUILD / "bench-profile.txt").write_text(profile, encoding="utf-8")
-        if options.latency_s:
+        if options.only in (None, "pairs"):
+            for kind in (kinds.REALISTIC, kinds.LEAN):
+                found = run_pairs(
+                    kind, places, settings, ids, events=count, pairs=options.pairs
+                ).figures()
+                table(f"{kind.name} events", found)
+                results |= found if kind is kinds.LEAN else {}
+                results[kind.name] = found
+            with places.place(object_leaves=kinds.object_leaves(count)) as place:
+                profiled = run_worker(place, count, "profile")
+            profile = "\n".join(profiled["profile"])
+            (BUILD / "bench-profile.txt").write_text(profile, encoding="utf-8")
+        if options.only in (None, "bad-records"):
+            found = run_bad_records(
+                kinds.LEAN, places, settings, ids, events=count, pairs=options.pairs
+            )
+            table("bad records", found)
+            results |= found
+        if options.only in (None, "latency") and options.latency_s:
             found = run_latency(
                 places, ids, rate=options.rate, for_s=options.latency_s, tenants=LATENCY_TENANTS
             )

@@ -63,8 +63,8 @@ class ArchiveBuffer:
         self._first_offset = self._next_offset = 0
         self._min_occurred_at_us = self._max_occurred_at_us = 0
         sync = ocf.sync_marker(archive_format.archive_key(name, first_leaf))
-        self._leaves = _Body(executor, sync)
-        self._blobs = _Body(executor, sync)
+        self._leaves = _Body(executor, sync, ocf.ZSTD_LEVEL)
+        self._blobs = _Body(executor, sync, ocf.ZSTD_LEVEL_CIPHERTEXT)
         self._pair: ObjectPair | None = None
 
     def __len__(self) -> int:
@@ -161,8 +161,9 @@ class ArchiveBuffer:
 class _Body:
     """The blocks of one container file: full ones compressed or being so, the last one open."""
 
-    def __init__(self, executor: Executor, sync: bytes) -> None:
+    def __init__(self, executor: Executor, sync: bytes, level: int) -> None:
         self.sync = sync
+        self._level = level
         self.count = 0
         self._executor = executor
         self._closed: list[Future[bytes]] = []
@@ -192,6 +193,8 @@ class _Body:
         self._closed.clear()
 
     def _close_block(self) -> None:
-        block = self._executor.submit(ocf.block, self._open, self._open_count, self.sync)
+        block = self._executor.submit(
+            ocf.block, self._open, self._open_count, self.sync, self._level
+        )
         self._closed.append(block)
         self._open, self._open_count, self._open_bytes = [], 0, 0

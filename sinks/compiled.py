@@ -7,8 +7,8 @@ Python has to judge. It refuses nothing itself.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeGuard, cast
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from pipeline.codec.decoders import Decoders
 from pipeline.codec.judge import Horizon
@@ -54,22 +54,21 @@ class CompiledSealer:
         """Take the tenants as they are now."""
         self._sealer.know_tenants(list(tenants))
 
-    @staticmethod
-    def all_sealed(fates: Sequence[SealedEvent | Keyless | None]) -> TypeGuard[list[SealedEvent]]:
-        """Whether every record became an event at once, as nearly all do."""
-        return isinstance(fates, list) and native.leading(fates) == len(fates)
-
-    def seal(self, topic: str, records: Sequence[Record]) -> Sequence[SealedEvent | Keyless | None]:
-        """What becomes of each record; None: the form in Python has to look at it."""
-        fates = self._sealer.seal(self._programs_of(topic), records)
-        if native.leading(fates) == len(fates):  # nearly always
+    def seal(
+        self, topic: str, records: Sequence[Record]
+    ) -> list[SealedEvent] | Iterator[SealedEvent | Keyless | None]:
+        """A list of events, if every record became one, as nearly always. Else what becomes of each
+        record; None: the form in Python has to look at it.
+        """
+        fates, all_sealed = self._sealer.seal(self._programs_of(topic), records)
+        if all_sealed:
             return cast("list[SealedEvent]", fates)
-        return [
+        return (
             Keyless(fate[0], [Subject(*parts) for parts in fate[1]])
             if isinstance(fate, tuple)
             else fate
             for fate in fates
-        ]
+        )
 
     def _programs_of(self, topic: str) -> dict[int, CompiledProgram]:
         ready = self._decoders.ready(topic)

@@ -43,6 +43,8 @@ class FollowerSettings:
     max_bytes: int = 48 * 1024 * 1024
     write_max_bytes: int = 16 * 1024 * 1024  # gathered over all logs for one write
     catch_up_events: int = 5_000
+    linger_s: float = 0.0  # what comes within so long is written together, unless it is
+    linger_bytes: int = 2 * 1024 * 1024  # so much in memory
     retry_first_s: float = 0.2
     retry_max_s: float = 5.0
 
@@ -80,6 +82,7 @@ class Follower:
         self._in_flight: list[Gathered] = []
         self._abandoned: set[str] = set()  # logs revoked since the last write began
         self._wake = asyncio.Event()
+        self._plenty = asyncio.Event()  # no reason to wait for more
         self._turn = 0
         self._read_limit = min(settings.catch_up_events, 500)
         self._outages = 0
@@ -92,6 +95,7 @@ class Follower:
         self._feeds[head.log_id] = Feed(
             head, now_us=int(self._now() * 1e6), reach=self._settings.catch_up_events
         )
+        self._plenty.set()
         self._wake.set()
 
     def revoke(self, log_id: int) -> None:
@@ -107,7 +111,10 @@ class Follower:
         feed = self._feeds.get(fresh.log_id)
         if feed is None:
             return
-        feed.offer(fresh, self._settings.max_bytes - self._held_bytes())
+        held_bytes = self._held_bytes()
+        feed.offer(fresh, self._settings.max_bytes - held_bytes)
+        if held_bytes >= self._settings.linger_bytes:
+            self._plenty.set()
         self._wake.set()
 
     def note_head(self, head: LogHead) -> None:
@@ -146,7 +153,15 @@ class Follower:
     async def run(self) -> None:
         """Follow until cancelled. Only a bug lets an exception out."""
         while True:
+            began = time.monotonic()
+            self._plenty.clear()
             await self.round()
+            await self._linger(self._settings.linger_s - (time.monotonic() - began))
+
+    async def _linger(self, rest_s: float) -> None:
+        """Let leaves gather: a write of few costs the stores nearly as much as one of many."""
+        if rest_s > 0 and not any(feed.gap() for feed in self._feeds.values()):
+            await first_of(self._plenty, rest_s, sleep=self._sleep)
 
     async def round(self) -> None:
         """Gather, write, advance, once; then wait if there is nothing to do or a server is down.

@@ -35,8 +35,10 @@ class MemoryDestination:
         """See ``Destination.write``."""
         if self.outages_left:
             self.outages_left -= 1
-            if self.outages_left % 2:
+            if self.outages_left % 2:  # the answer is lost: all of it is still held
+                held = {log_id: list(pairs) for log_id, pairs in self._held.items()}
                 self._take(ranges)
+                self._held = held
             raise Unavailable(self.name)
         return self._take(ranges)
 

@@ -20,9 +20,11 @@ _CONTINUED = tuple(bytes((z & 0x7F | 0x80, z >> 7 | 0x80)) for z in range(0x4000
 _FINAL = tuple(bytes((z,)) if z < 0x80 else bytes((z & 0x7F | 0x80, z >> 7)) for z in range(0x4000))
 
 # Level 1 is the smallest here, and the fastest of those near it: a third of an event is
-# commitments, which only entropy coding shrinks (tests/bench/archive_bench.py). 966 raw bytes an event in blocks of 256 KiB: level 1 372 bytes in
-# 1.4 µs, level 3 385 in 2.6, level 5 379 in 7.1, level -1 447 in 1.0; larger blocks gain 0.5 %.
+# commitments, which only entropy coding shrinks. 966 raw bytes an event in blocks of 256 KiB: level 1
+# 372 bytes in 1.4 µs, level 3 385 in 2.6, level 5 379 in 7.1, level -1 447 in 1.0; larger blocks gain
+# 0.5 %. Ciphertext shrinks by nothing: level -5 is a third of level 1's work for 1 % more bytes.
 ZSTD_LEVEL = 1
+ZSTD_LEVEL_CIPHERTEXT = -5
 BLOCK_BYTES = 256 * 1024
 _BLOCK_LIMIT_BYTES = 1024 * BLOCK_BYTES  # far above 250 events of the largest size
 
@@ -80,13 +82,19 @@ def header(schema: Mapping[str, Any], sync: bytes) -> bytes:
     return b"Obj\x01" + encode_long(len(metadata)) + entries + b"\x00" + sync
 
 
-def block(parts: Sequence[bytes], count: int, sync: bytes) -> bytes:
+def block(parts: Sequence[bytes], count: int, sync: bytes, level: int = ZSTD_LEVEL) -> bytes:
     """One block of ``count`` datums, whose bytes are the parts in order. Releases the GIL."""
-    compressor = getattr(_compressors, "zstd", None)
-    if compressor is None:
-        compressor = _compressors.zstd = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
-    packed = compressor.compress(b"".join(parts))
+    packed = _compressor(level).compress(b"".join(parts))
     return b"".join((encode_long(count), encode_long(len(packed)), packed, sync))
+
+
+def _compressor(level: int) -> zstandard.ZstdCompressor:
+    by_level: dict[int, zstandard.ZstdCompressor] | None = getattr(_compressors, "by_level", None)
+    if by_level is None:
+        by_level = _compressors.by_level = {}
+    if level not in by_level:
+        by_level[level] = zstandard.ZstdCompressor(level=level)
+    return by_level[level]
 
 
 def blocks(body: bytes) -> Iterator[tuple[int, bytes]]:

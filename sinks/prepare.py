@@ -126,7 +126,7 @@ class Preparer:
                     await self._by_hand(going, record)
                 continue
             fates = self._compiled.seal(batch.topic, records)
-            if self._compiled.all_sealed(fates):
+            if isinstance(fates, list):
                 going.events += fates
                 continue
             for record, fate in zip(records, fates, strict=True):

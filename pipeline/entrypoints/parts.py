@@ -190,6 +190,7 @@ async def open_parts(settings: Settings, metrics: Metrics) -> AsyncIterator[Part
         bounds = FollowerSettings(
             max_bytes=settings.follower_max_bytes,
             catch_up_events=settings.catch_up_events,
+            linger_s=settings.follower_linger_s,
             retry_first_s=settings.retry_first_s,
             retry_max_s=settings.retry_max_s,
         )

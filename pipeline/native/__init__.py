@@ -1,6 +1,6 @@
 """The compiled form of the hot path, where it was built (`make setup` builds it where cargo is).
 
-Without it ``native`` is None, and the forms in Python do all the work at a third of the speed. The
+Without it ``native`` is None, and the forms in Python do all the work at a quarter of the speed. The
 compiled form takes what is plainly acceptable and leaves all else to the form in Python; for what it
 takes both give the same bytes (``tests/unit/test_native.py``).
 """

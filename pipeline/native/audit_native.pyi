@@ -47,9 +47,10 @@ class Sealer:
     def know_tenants(self, tenants: Sequence[str]) -> None: ...
     def seal(
         self, programs: Mapping[int, CompiledProgram], records: Sequence[Record]
-    ) -> list[SealedEvent | tuple[int, list[tuple[str, str, str]]] | None]:
+    ) -> tuple[list[SealedEvent | tuple[int, list[tuple[str, str, str]]] | None], bool]:
         """For each record its sealed event; or ``occurred_at`` (µs) and the event's subjects, when
-        not all of their keys are in memory; or None: the form in Python has to look at it.
+        not all of their keys are in memory; or None: the form in Python has to look at it. And
+        whether every record became an event.
         """
 
 def leading(events: list[Any]) -> int:
@@ -69,9 +70,6 @@ def leaf_rows(events: Sequence[records.SealedEvent], log_id: int, first_leaf: in
 
 def blob_rows(events: Sequence[records.SealedEvent], log_id: int, first_leaf: int) -> bytes:
     """As ``sinks.rows.blobs``, joined."""
-
-def document(event: records.SealedEvent, log: str, leaf: int, late_after_us: int) -> bytes:
-    """As ``sinks.documents.Documents.document``."""
 
 def bulk_lines(
     events: Sequence[records.SealedEvent],

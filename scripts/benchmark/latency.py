@@ -1,7 +1,8 @@
 """Latency at a steady rate over all five topics: from publishing to the ledger, and to the search.
 
-A thread publishes events that occur now; the worker notes when each was durable in the ledger; a
-second thread asks the index for one event in fifty until a search finds it.
+Events are encoded beforehand, each with the moment at which it is to be published: latency counts
+from that moment, also where publishing falls behind it. The worker notes when each was durable in
+the ledger; a thread asks the index for one event in fifty until a search finds it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -23,10 +24,21 @@ from pipeline.generator.load import generate
 from pipeline.importers.encode import EventEncoder
 from pipeline.settings import Settings
 
-Event = tuple[str, dict[str, Any]]  # family, values
+
+class Planned(NamedTuple):
+    """A record, and when it is to be published; ``mark``: its event id, if the search is asked."""
+
+    at_us: int
+    topic: str
+    key: bytes
+    value: bytes
+    mark: str
+
 
 _MARK_EVERY = 50
 _ASK_EVERY_S = 0.1
+_LINGER_MS = 20
+_ENCODE_S = 0.0003  # an event, at most
 _READY_S = 20.0
 _WARM_S = 10.0
 _AFTER_S = 15.0
@@ -44,9 +56,9 @@ def run_latency(
     """p50 and p99 in ms, of events published after the first seconds."""
     places.empty_topics()
     report = SCRATCH / "latency.json"
-    # Beforehand: making an event costs this machine more than storing it.
     count = int(rate * (for_s + _WARM_S))
     made = list(generate(count, seed=int(time.time()), start_at_us=0, tenants=tenants))
+    encode_s = count * _ENCODE_S
     report.unlink(missing_ok=True)
     with places.place(object_leaves=50_000) as place:
         worker = subprocess.Popen(
@@ -54,9 +66,11 @@ def run_latency(
             env=place.environment,
         )
         try:
-            time.sleep(_READY_S)
-            since_us = time.time_ns() // 1000 + int(_WARM_S * 1e6)
-            searched = _publish_and_search(place, schema_ids, rate, made)
+            began_us = time.time_ns() // 1000 + int((_READY_S + encode_s) * 1e6)
+            since_us = began_us + int(_WARM_S * 1e6)
+            planned = _plan(EventEncoder(schema_ids), made, began_us, rate)
+            del made
+            searched = _publish_and_search(place, planned)
             time.sleep(_AFTER_S / 3)
         finally:
             worker.terminate()
@@ -76,16 +90,14 @@ def run_latency(
     }
 
 
-def _publish_and_search(
-    place: Place, schema_ids: Mapping[str, int], rate: int, made: Sequence[Event]
-) -> list[tuple[int, int]]:
+def _publish_and_search(place: Place, planned: Sequence[Planned]) -> list[tuple[int, int]]:
     pending: dict[str, int] = {}
     searched: list[tuple[int, int]] = []
     done = threading.Event()
     asking = threading.Thread(target=_ask, args=(place.settings, pending, searched, done))
     asking.start()
     try:
-        _publish(place.settings, schema_ids, rate, made, pending)
+        _publish(place.settings, planned, pending)
         ends = time.monotonic() + _AFTER_S
         while pending and time.monotonic() < ends:
             time.sleep(_ASK_EVERY_S)
@@ -97,25 +109,28 @@ def _publish_and_search(
     return searched
 
 
-def _publish(
-    settings: Settings,
-    schema_ids: Mapping[str, int],
-    rate: int,
-    made: Sequence[Event],
-    pending: dict[str, int],
-) -> None:
-    encoder = EventEncoder(schema_ids)
-    sending = producer(settings, **{"linger.ms": 20})
-    began = time.monotonic()
+def _plan(
+    encoder: EventEncoder, made: Sequence[tuple[str, dict[str, Any]]], began_us: int, rate: int
+) -> list[Planned]:
+    """The records of events (family, values), ``rate`` a second from ``began_us`` on."""
+    planned = []
     for number, (family, event) in enumerate(made):
-        ahead = began + number / rate - time.monotonic()
-        if ahead > 0.002:
-            time.sleep(ahead)
-        event["occurred_at"] = time.time_ns() // 1000
+        at_us = event["occurred_at"] = began_us + number * 1_000_000 // rate
         record = encoder.encode(family, event)
-        if number % _MARK_EVERY == 0:
-            pending[event["event_id"]] = event["occurred_at"]
-        sending.produce(record.topic, key=record.key, value=record.value)
+        mark = "" if number % _MARK_EVERY else event["event_id"]
+        planned.append(Planned(at_us, record.topic, record.key, record.value, mark))
+    return planned
+
+
+def _publish(settings: Settings, planned: Sequence[Planned], pending: dict[str, int]) -> None:
+    sending = producer(settings, **{"linger.ms": _LINGER_MS})
+    for at_us, topic, key, value, mark in planned:
+        ahead_s = at_us / 1e6 - time.time()
+        if ahead_s > 0.002:
+            time.sleep(ahead_s)
+        if mark:
+            pending[mark] = at_us
+        sending.produce(topic, key=key, value=value)
         sending.poll(0)
     sending.flush()
 

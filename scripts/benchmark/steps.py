@@ -148,9 +148,13 @@ def _datums(events: Sequence[SealedEvent]) -> None:
 
 
 def _compressing(events: Sequence[SealedEvent]) -> Callable[[], Any]:
-    blobs = archive_format.blob_datums(events, 0).pieces
-    whole = b"".join(archive_format.leaf_datums(events, 0) + blobs)
-    size = ocf.BLOCK_BYTES
-    blocks = [whole[start : start + size] for start in range(0, len(whole), size)]
-    compressor = zstandard.ZstdCompressor(level=ocf.ZSTD_LEVEL)
-    return lambda: [compressor.compress(block) for block in blocks]
+    bodies = (
+        (archive_format.leaf_datums(events, 0), ocf.ZSTD_LEVEL),
+        (archive_format.blob_datums(events, 0).pieces, ocf.ZSTD_LEVEL_CIPHERTEXT),
+    )
+    size, blocks = ocf.BLOCK_BYTES, []
+    for pieces, level in bodies:
+        whole = b"".join(pieces)
+        cut = [whole[start : start + size] for start in range(0, len(whole), size)]
+        blocks.append((zstandard.ZstdCompressor(level=level), cut))
+    return lambda: [[compressor.compress(block) for block in cut] for compressor, cut in blocks]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -467,3 +468,37 @@ async def test_lag_is_the_age_of_the_oldest_leaf_that_the_store_lacks() -> None:
 
     assert (before.lag_records, before.lag_s) == (3, 60.0)
     assert (after.lag_records, after.lag_s) == (0, 0.0)
+
+
+@pytest.mark.anyio
+async def test_few_leaves_are_let_gather_and_many_are_not() -> None:
+    world, lingering = World(), asyncio.Event()
+    enough = an_event(1, 0).held_bytes * 4
+    world.settings = replace(world.settings, linger_s=3600, linger_bytes=enough)
+
+    async def wait(_wait_s: float) -> None:
+        await lingering.wait()
+
+    world._sleep = wait  # type: ignore[method-assign]
+    task = asyncio.ensure_future(world.restart().run())
+    world.follower.assign(world.ledger.head_of(1))
+    writes = []
+
+    async def offer(leaves: int) -> None:
+        world.follower.offer(world.ledger.append(1, leaves))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        writes.append(world.destination.writes)
+
+    await offer(1)  # nothing was written lately: at once
+    await offer(1)
+    await offer(1)
+    lingering.set()
+    await offer(1)  # the time is over: three in one write
+    lingering.clear()
+    await offer(4)
+    await offer(1)  # four in memory are enough
+    await stop(task)
+
+    assert writes == [1, 1, 1, 2, 2, 3]
+    assert world.in_store(1) == list(range(9))

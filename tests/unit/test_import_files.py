@@ -38,7 +38,7 @@ PRETTY = json.dumps({"Records": [a_call(), a_call(awsRegion="eu-west-1")]}, inde
         (PRETTY, 2),
         (b"[" + LINE + b",\n" + LINE + b"]", 2),
         (b"\xef\xbb\xbf" + LINE, 1),
-        (gzip.compress(LINE), 1),
+        (gzip.compress(LINE, mtime=0), 1),  # test ids must not depend on the second
         (b"", 0),
     ],
 )

@@ -26,7 +26,6 @@ fn audit_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(outputs::event_rows, module)?)?;
     module.add_function(wrap_pyfunction!(outputs::leaf_rows, module)?)?;
     module.add_function(wrap_pyfunction!(outputs::blob_rows, module)?)?;
-    module.add_function(wrap_pyfunction!(outputs::document, module)?)?;
     module.add_function(wrap_pyfunction!(outputs::bulk_lines, module)?)?;
     module.add_function(wrap_pyfunction!(outputs::leaf_datums, module)?)?;
     module.add_function(wrap_pyfunction!(outputs::blob_datums, module)?)?;

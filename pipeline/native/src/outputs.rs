@@ -138,19 +138,6 @@ fn push_filled(out: &mut Vec<u8>, event: &SealedEvent, log: &str, leaf: i64, lat
     out.extend_from_slice(event.part(&(from..parts.document.end)));
 }
 
-/// The document of one event.
-#[pyfunction]
-pub fn document<'py>(
-    event: &Bound<'py, SealedEvent>,
-    log: &str,
-    leaf: i64,
-    late_after_us: i64,
-) -> Bound<'py, PyBytes> {
-    let mut out = Vec::new();
-    push_filled(&mut out, event.get(), log, leaf, late_after_us);
-    PyBytes::new(event.py(), &out)
-}
-
 /// The part of a bulk body that has these events, at least one, up to about `max_bytes`; and how
 /// many of them it has.
 #[pyfunction]

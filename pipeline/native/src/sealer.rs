@@ -64,13 +64,13 @@ impl Sealer {
     }
 
     /// For each record its sealed event; or `(occurred_at_us, [(tenant, id type, id), …])` if keys
-    /// are not in memory; or `None`, for the form in Python.
+    /// are not in memory; or `None`, for the form in Python. And whether every record was sealed.
     fn seal<'py>(
         &self,
         py: Python<'py>,
         programs: &Bound<'py, PyDict>,
         records: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyList>> {
+    ) -> PyResult<(Bound<'py, PyList>, bool)> {
         let by_id: HashMap<u32, Py<CompiledProgram>> = programs.extract()?;
         let ring = self.ring.get().read();
         // The lock is not held while Python is called: see `KeyRing`.
@@ -92,6 +92,7 @@ impl Sealer {
             out: Vec::new(),
         };
         let fates = PyList::empty(py);
+        let mut all_sealed = true;
         for (value, offset, timestamp_ms) in &held {
             let bytes = value.cast::<PyBytes>().map(|bytes| bytes.as_bytes()).unwrap_or_default();
             let given = Given { value: bytes, offset: *offset, timestamp_ms: *timestamp_ms };
@@ -99,6 +100,7 @@ impl Sealer {
                 Some((schema_id, program)) => work.record(program.get(), schema_id, &given)?,
                 None => Fate::Left,
             };
+            all_sealed &= matches!(fate, Fate::Sealed(_));
             match fate {
                 Fate::Sealed(event) => fates.append(Bound::new(py, *event)?)?,
                 Fate::Left => fates.append(py.None())?,
@@ -115,7 +117,7 @@ impl Sealer {
                 }
             }
         }
-        Ok(fates)
+        Ok((fates, all_sealed))
     }
 }
 
