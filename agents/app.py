@@ -22,6 +22,7 @@ class AuditApp(faust.App):
     """A Faust app over ``BatchTransport``."""
 
     raw: RawPartitions
+    fetch_room_bytes: int
 
     def _new_transport(self) -> Any:
         return BatchTransport(self.conf.broker_consumer, self)
@@ -29,6 +30,7 @@ class AuditApp(faust.App):
     def _new_consumer(self) -> Any:
         consumer = cast("BatchConsumer", super()._new_consumer())
         consumer.raw = self.raw
+        consumer.fetch_room_bytes = self.fetch_room_bytes
         return consumer
 
     @property
@@ -66,6 +68,7 @@ def make_app(settings: Settings, raw: RawPartitions, *, datadir: str) -> AuditAp
         worker_redirect_stdouts=False,
     )
     app.raw = raw
+    app.fetch_room_bytes = settings.intake_max_bytes
     return app
 
 

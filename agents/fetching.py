@@ -8,8 +8,7 @@ ones are handed out first; the bad batch then stands at the front and stops its 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
@@ -61,22 +60,49 @@ class SafePartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]
         return record if self._is_raw else super()._consumer_record(tp, record)
 
 
-class QuickFetchResult(fetcher.FetchResult):  # type: ignore[misc]
-    """Takes records out without a line of Python for each."""
+class Records(list[Any]):
+    """The records that one fetch gives of a partition, and the bytes of their keys and values."""
 
+    size_bytes = 0
+
+
+class BoundedFetchResult(fetcher.FetchResult):  # type: ignore[misc]
+    """Takes out records up to a size: a fetch of a few kilobytes may inflate to gigabytes, in batches
+    that are each within their bound.
+    """
+
+    room_bytes: ClassVar[int] = (
+        0  # of the fetch under way; the record that fills it still goes along
+    )
     _partition_records: SafePartitionRecords | None
 
-    def getall(self, max_records: int | None = None) -> list[Any]:
+    @classmethod
+    def begin(cls, room_bytes: int) -> None:
+        """The next call of ``fetched_records`` may take so many bytes over all partitions."""
+        cls.room_bytes = room_bytes
+
+    def getall(self, max_records: int | None = None) -> Records:
+        records, room_bytes = Records(), BoundedFetchResult.room_bytes
         if not self.check_assignment(self._topic_partition) or self._partition_records is None:
-            return []
-        records: list[Any] = list(islice(self._partition_records, max_records))
-        self._update_position()
-        if max_records is None or len(records) < max_records:
+            return records
+        if room_bytes <= 0:
+            return records  # they wait for the next fetch
+        size_bytes, take = 0, records.append
+        for record in self._partition_records:
+            take(record)
+            size_bytes += len(record.value or b"") + len(record.key or b"")
+            if size_bytes >= room_bytes or len(records) == max_records:
+                self._update_position()
+                break
+        else:
+            self._update_position()
             self._partition_records = None
+        records.size_bytes = size_bytes
+        BoundedFetchResult.room_bytes -= size_bytes
         return records
 
 
 def install() -> None:
     """Make aiokafka's fetcher use both, process-wide."""
     fetcher.PartitionRecords = SafePartitionRecords
-    fetcher.FetchResult = QuickFetchResult
+    fetcher.FetchResult = BoundedFetchResult

@@ -22,7 +22,7 @@ from faust.types.transports import ConsumerCallback
 from mode.types import ServiceT
 
 from agents.consumer_thread import BatchThread
-from agents.fetching import PartitionHalted
+from agents.fetching import BoundedFetchResult, PartitionHalted, Records
 from pipeline.domain.records import Record, RecordBatch
 from pipeline.logging import log_event
 
@@ -58,7 +58,8 @@ class BatchConsumer(driver.Consumer):
     """The consumer; see the module."""
 
     _thread: BatchThread
-    raw: RawPartitions  # set by the app before it starts
+    raw: RawPartitions  # set by the app before it starts, and so is this one:
+    fetch_room_bytes: int  # taken out of what was fetched at a time, inflated
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -187,7 +188,8 @@ class BatchConsumer(driver.Consumer):
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._placed.wait(), _FETCH_TIMEOUT_S)
 
-    async def _fetch(self) -> Mapping[TP, list[Any]]:
+    async def _fetch(self) -> Mapping[TP, Records]:
+        BoundedFetchResult.begin(self.fetch_room_bytes)
         try:
             records, _active = await self._wait_next_records(_FETCH_TIMEOUT_S)
         except PartitionHalted as halted:
@@ -207,7 +209,7 @@ class BatchConsumer(driver.Consumer):
             if not self.app.should_stop:
                 raise
         else:
-            return cast("Mapping[TP, list[Any]]", records or {})
+            return cast("Mapping[TP, Records]", records or {})
         await self._rewind()
         return {}
 
@@ -222,7 +224,7 @@ class BatchConsumer(driver.Consumer):
         self.stand_still(tp)
         self.raw.halted(tp, why)
 
-    async def _hand_over(self, fetched: Mapping[TP, list[Any]]) -> None:
+    async def _hand_over(self, fetched: Mapping[TP, Records]) -> None:
         """One message for the raw records of a fetch: at a low rate, twenty partitions bring a few
         each, and a message's way through Faust costs more than they do.
         """
@@ -235,11 +237,12 @@ class BatchConsumer(driver.Consumer):
         if batches:
             await self._callback_unless_suspended(self._message(batches))
 
-    async def _batch(self, tp: TP, records: list[Record]) -> RecordBatch | None:
+    async def _batch(self, tp: TP, fetched: Records) -> RecordBatch | None:
         """The records that follow what was handed over before; None: nothing does."""
         expected = self._expected.get(tp)
         if expected is None:  # revoked or stopped since
             return None
+        records: list[Record] = fetched
         if records and records[0].offset < expected:
             records = [record for record in records if record.offset >= expected]
         if not records:
@@ -249,7 +252,8 @@ class BatchConsumer(driver.Consumer):
             self._gap_seen[tp] = expected
             await self._thread.call_thread(self._seek_now, tp, expected)
             return None
-        size = sum([len(record.value or b"") + len(record.key or b"") for record in records])
+        # Records of a fetch know their size; without those that were handed over, it is a bound.
+        size = fetched.size_bytes
         end = records[-1].offset + 1
         self._expected[tp] = end
         return RecordBatch(tp.topic, tp.partition, expected, end, records, size)

@@ -95,6 +95,7 @@ class ArchiveDestination:
         self._clock = clock
         self._now = now
         self._logs: dict[int, _Log] = {}
+        self._forgotten: set[int] = set()  # since the last write began
         self._unreported: dict[int, int] = {}
 
     async def open(self) -> None:
@@ -109,6 +110,7 @@ class ArchiveDestination:
         Raises:
             ValueError: A range begins after what is held and ``forget`` was not called: a bug.
         """
+        self._forgotten.clear()
         try:
             await self._store(log for log in self._logs.values() if log.closed is not None)
             for leaves in ranges:
@@ -135,6 +137,7 @@ class ArchiveDestination:
         """Drop what is held of a log; a put in flight for it changes nothing here any more."""
         self._logs.pop(log_id, None)
         self._unreported.pop(log_id, None)
+        self._forgotten.add(log_id)
 
     async def close(self) -> None:
         """Drop what is held: it is in the ledger. The S3 client belongs to whoever made it."""
@@ -142,6 +145,8 @@ class ArchiveDestination:
         self._unreported.clear()
 
     async def _take(self, leaves: LeafRange) -> None:
+        if leaves.log_id in self._forgotten:
+            return  # they follow leaves that were dropped: an object of them would begin anywhere
         log = self._logs.get(leaves.log_id)
         if log is None:
             log = _Log(leaves.log_id, self._buffer(leaves.name, leaves.first_leaf))

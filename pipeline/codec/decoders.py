@@ -72,7 +72,7 @@ class Decoders:
             raise InvalidRecord(refused.reason, refused.detail)
         registered = await self._registry.by_id(schema_id, subject_of(topic))
         try:
-            decode, tree = self._compile(topic, registered.text)
+            decode, tree = compile_text(registered.text, self.policy(topic), self._limits)
         except InvalidRecord as refusal:
             if len(self._refused) >= _CACHE_MAX:
                 self._refused.clear()
@@ -88,16 +88,21 @@ class Decoders:
         self._on_compiled(topic, schema_id)
         return decode
 
-    def _compile(self, topic: str, text: str) -> tuple[Decode, Node]:
-        if len(text) > self._limits.schema_bytes:
-            raise InvalidRecord(Reason.SCHEMA_UNUSABLE, "the schema's text is too long")
-        try:
-            schema = json.loads(text)
-            check_required(schema, self._limits)
-            decode = compile_decoder(schema, self.policy(topic), self._limits)
-            return decode, parse(schema, self._limits)
-        except (ValueError, RecursionError, SyntaxError, MemoryError) as error:
-            raise InvalidRecord(Reason.SCHEMA_UNUSABLE, type(error).__name__) from None
+
+def compile_text(text: str, policy: SealingPolicy, limits: Limits) -> tuple[Decode, Node]:
+    """The decoder of a writer's schema as the registry has it, and the schema parsed.
+
+    Raises:
+        InvalidRecord: ``schema_unusable``: the worker would refuse every event of it.
+    """
+    if len(text) > limits.schema_bytes:
+        raise InvalidRecord(Reason.SCHEMA_UNUSABLE, "the schema's text is too long")
+    try:
+        schema = json.loads(text)
+        check_required(schema, limits)
+        return compile_decoder(schema, policy, limits), parse(schema, limits)
+    except (ValueError, RecursionError, SyntaxError, MemoryError) as error:
+        raise InvalidRecord(Reason.SCHEMA_UNUSABLE, type(error).__name__) from None
 
 
 def check_required(schema: object, limits: Limits) -> None:

@@ -108,6 +108,26 @@ async def test_a_crash_between_the_two_puts_leaves_one_range(
     assert (await gateway.cuts(ledger.name))[0] == (0, vaulted)
 
 
+async def test_a_log_that_is_forgotten_while_a_write_is_under_way_leaves_no_object(
+    gateway: Gateway, ledger: LedgerLog
+) -> None:
+    other = LedgerLog(new_log(), 20, log_id=2)
+    destination = gateway.destination(None, max_age_s=3600, max_events=12)
+    await destination.write([ledger.range(0, 5), other.range(0, 5)])
+    gateway.s3.delay_s = lambda: 0.2
+
+    # The object of the first log is being put when the second one is revoked.
+    write = asyncio.ensure_future(destination.write([ledger.range(5), other.range(5)]))
+    await asyncio.sleep(0.05)
+    destination.forget(2)
+    durable = await write
+
+    assert durable == {1: 12}
+    assert await gateway.cuts(other.name) == []
+    await destination.write([other.range(0)])  # assigned again, from the position on
+    assert await gateway.cuts(other.name) == [(0, 12)]
+
+
 async def test_blobs_of_leaves_that_were_rolled_back_are_replaced(
     gateway: Gateway, ledger: LedgerLog
 ) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import avro_schemas
-from pipeline.codec.compiler import compile_decoder
+from pipeline.codec.decoders import compile_text
 from pipeline.codec.limits import Limits
 from pipeline.codec.policy import NONE, OWNERS, SealingPolicy
 from pipeline.codec.types import Node, parse
@@ -127,11 +127,11 @@ def register(registry: RegistryClient, candidate: Candidate) -> SchemaState:
 
 
 def unusable(candidate: Candidate) -> list[str]:
-    """Why the worker could not decode such events; nothing: it can."""
+    """Why the worker would refuse every such event; nothing: it would not."""
     leaves = avro_schemas.leaves(candidate.family)
     policy = SealingPolicy.of((leaf.path, leaf.kind, leaf.pii) for leaf in leaves)
     try:
-        compile_decoder(json.loads(candidate.text), policy, _LIMITS)
+        compile_text(candidate.text, policy, _LIMITS)
     except InvalidRecord as error:
         return [f"the worker cannot decode it: {error.detail or error.reason}"]
     return []
