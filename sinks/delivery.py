@@ -103,13 +103,13 @@ class Lane:
     bad: int = 0
 
     def is_rotten(self, records: int, dead: int, limits: DeliveryLimits) -> bool:
-        """Whether more of the last window's records were bad than the limit allows."""
+        """Whether more records of the window under way were bad than the limit allows of a whole one."""
         self.seen += records
         self.bad += dead
-        if self.seen < limits.dead_letter_window:
-            return False
-        rotten = self.bad > limits.dead_letter_ratio * self.seen
-        self.seen = self.bad = 0
+        window = max(self.seen, limits.dead_letter_window)
+        rotten = self.bad > limits.dead_letter_ratio * window
+        if rotten or self.seen >= limits.dead_letter_window:
+            self.seen = self.bad = 0
         return rotten
 
 
@@ -314,7 +314,8 @@ class Delivery:
         reused: ReusedIds,
     ) -> bool:
         """Reused ids become dead letters, then the same batches are written without them."""
-        letters = []
+        letters: list[DeadLetter] = []
+        found: list[tuple[_Flight, int]] = []
         for flight in flights:
             batch = flight.prepared
             if batch is None or batch.name not in reused.events:
@@ -335,7 +336,13 @@ class Delivery:
             if mine:
                 flight.prepared = _without(batch, mine)
                 letters += mine
-        return await self._bury([lane for lane, _batch in live], letters)
+                found.append((flight, len(mine)))
+        if not await self._bury([lane for lane, _batch in live], letters):
+            return False
+        for flight, dead in found:  # their records were counted when they were prepared
+            if flight.lane.is_rotten(0, dead, self._limits):
+                await self._pause(flight)
+        return True
 
     def _drop(
         self, live: Iterable[tuple[Lane, PreparedBatch]], name: str, *, why: str = ""

@@ -170,11 +170,11 @@ def stored(settings: Settings, ids: set[str]) -> set[str]:
         return {row[0] for row in rows}
 
 
-def next_offset(settings: Settings, partition: int) -> int:
+def next_offset(settings: Settings, partition: int, topic: str = TOPIC) -> int:
     with psycopg.connect(settings.database_url.get_secret_value()) as connection:
         row = connection.execute(
             "SELECT max(next_offset) FROM log_heads WHERE topic = %s AND partition = %s",
-            [TOPIC, partition],
+            [topic, partition],
         ).fetchone()
         return (row[0] if row else None) or 0
 
@@ -312,6 +312,32 @@ def test_the_same_id_with_other_content_is_a_dead_letter_and_the_first_one_stays
     assert worker.poll() is None
 
 
+def test_a_partition_full_of_reused_ids_pauses(
+    settings: Settings, registered: dict[str, int], worker: subprocess.Popen[bytes]
+) -> None:
+    topic, schema = "audit.raw.data-access", registered["data-access"]
+
+    def a_body(action: str) -> bytes:
+        event = an_event("data-access", tenant="acme", actor=an_actor(tenant="acme"))
+        changed = {"event_id": event_id, "occurred_at": now_us, "action": action}
+        return body({**event, **changed}, avro_schemas.load("data-access"))
+
+    event_id, now_us = str(uuid4()), int(time.time() * 1e6)
+    publish(settings, 1, frame(schema, a_body("record.read")), topic=topic)
+    others = [frame(schema, a_body(f"record.read-{number}")) for number in range(600)]
+    publish(settings, 1, *others, topic=topic)
+
+    def pause() -> str:
+        found = ready().get("partitions", [])
+        return next((p["paused"] for p in found if (p["topic"], p["partition"]) == (topic, 1)), "")
+
+    wait_until(pause)
+    cli("resume", topic, "1")
+    wait_until(lambda: not pause())
+    assert stored(settings, {event_id}) == {event_id}
+    assert worker.poll() is None
+
+
 def test_a_new_version_flows_beside_the_old_one_with_its_careless_field_sealed(
     settings: Settings, registered: dict[str, int], worker: subprocess.Popen[bytes]
 ) -> None:
@@ -375,6 +401,96 @@ def test_an_incompatible_version_is_refused(tmp_path: Path, registered: dict[str
     )  # fmt: skip
 
     assert done.returncode == 1, done.stderr.decode()
+
+
+def test_bombs_and_what_is_no_number_under_a_wider_schema(
+    settings: Settings, registered: dict[str, int], worker: subprocess.Popen[bytes]
+) -> None:
+    """Types that this release's own schemas do not have; a team may register them."""
+    family = "admin-action"
+    topic = f"audit.raw.{family}"
+    maps = {"type": "map", "values": {"type": "map", "values": {"type": "map", "values": "string"}}}
+    schema = avro_schemas.load(family)
+    schema["fields"] += [
+        {"name": "score", "type": "double", "default": 0.0, "pii": "none", "doc": "x"},
+        {"name": "deep", "type": maps, "default": {}, "pii": "none", "doc": "x"},
+        {
+            "name": "nothing",
+            "type": {"type": "array", "items": "null"},
+            "default": [],
+            "pii": "none",
+            "doc": "x",
+        },
+    ]
+    schema_id = register(settings, f"{topic}-value", schema)
+
+    def a_body(**changes: Any) -> bytes:
+        event = an_event(
+            family,
+            event_id=str(uuid4()),
+            occurred_at=int(time.time() * 1e6),
+            tenant="acme",
+            actor=an_actor(tenant="acme"),
+        )
+        return body({**event, "score": 0.5, "deep": {}, "nothing": [], **changes}, schema)
+
+    def ending(with_items: bytes) -> bytes:
+        return a_body().removesuffix(b"\x00") + with_items
+
+    bad = {
+        a_body(score=float("nan")): Reason.NOT_A_NUMBER,
+        a_body(score=float("inf")): Reason.NOT_A_NUMBER,
+        a_body(deep={"a": {"b": {str(n): "c" for n in range(65)}}}): Reason.LIMIT_EXCEEDED,
+        ending(b"\x80\x88\xde\xbe\x01\x00"): Reason.LIMIT_EXCEEDED,  # 200 million items
+        ending(b"\xff\x87\xde\xbe\x01\x00\x00"): Reason.LIMIT_EXCEEDED,  # a negative count
+        ending(b"\x02" * 60_000 + b"\x00"): Reason.LIMIT_EXCEEDED,  # many blocks
+    }
+    good = [a_body(deep={"a": {"b": {"c": "d"}}}), a_body(nothing=[None] * 3)]
+    values = [good[0], *bad, good[1]]
+
+    offsets = publish(settings, 0, *[frame(schema_id, value) for value in values], topic=topic)
+    wait_until(lambda: next_offset(settings, 0, topic) > offsets[-1])
+
+    found = letters()
+    for offset, value in zip(offsets, values, strict=True):
+        letter = found.get((topic, 0, offset))
+        if value in good:
+            assert letter is None
+        else:
+            assert letter is not None, bad[value]
+            assert letter["reason"] == bad[value]
+            shown = cli("dead-letter", "show", f"{topic}:0:{offset}")
+            assert shown == frame(schema_id, value)
+    assert worker.poll() is None
+
+
+def test_batches_that_inflate_to_200_mb_together_are_taken_one_after_the_other(
+    settings: Settings, registered: dict[str, int], worker: subprocess.Popen[bytes]
+) -> None:
+    topic = "audit.raw.profile-update"
+    good = an_acme_event()
+    later = publish(settings, 1, frame(registered[FAMILY], body(good)))
+    # Each within its bound; all of them on the wire are 200 kilobytes.
+    offsets = publish(
+        settings,
+        2,
+        *[frame(registered["profile-update"], bytes(10_000_000))] * 20,
+        topic=topic,
+        **{"batch.num.messages": 1, "compression.type": "gzip"},
+    )
+    wait_until(lambda: next_offset(settings, 2, topic) > offsets[-1], 120)
+    wait_until(lambda: next_offset(settings, 1) > later[-1])
+
+    assert peak_rss_mb(worker) < 400
+    assert {(topic, 2, offset) for offset in offsets} <= letters().keys()
+    assert stored(settings, {good["event_id"]})
+    assert worker.poll() is None
+
+
+def peak_rss_mb(process: subprocess.Popen[bytes]) -> int:
+    status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(peak.split()[1]) // 1024
 
 
 def test_a_batch_that_would_inflate_to_500_mb_stops_its_partition_alone(

@@ -83,6 +83,16 @@ def test_an_undecodable_candidate_says_why() -> None:
     assert "cannot decode" in unusable(Candidate("authentication", json.dumps(recursive)))[0]
 
 
+@pytest.mark.parametrize("field", ["imported", "severity", "event_id"])
+def test_a_candidate_without_what_the_worker_reads_of_every_event_says_so(field: str) -> None:
+    schema = avro_schemas.load("authentication")
+    schema["fields"] = [each for each in schema["fields"] if each["name"] != field]
+
+    problems = unusable(Candidate("authentication", json.dumps(schema)))
+
+    assert problems == [f"the worker cannot decode it: no field {field}"]
+
+
 def test_a_mark_of_personal_data_cannot_be_taken_back() -> None:
     earlier = changed("authentication", email={"type": "string", "pii": "actor", "default": ""})
     later = changed("authentication", email={"type": "string", "pii": "none", "default": ""})

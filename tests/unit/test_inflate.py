@@ -16,7 +16,7 @@ from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
-from agents.fetching import PartitionHalted, SafePartitionRecords
+from agents.fetching import BoundedFetchResult, PartitionHalted, SafePartitionRecords
 from agents.inflate import BatchCorrupt, BatchTooLarge, bounded, install
 
 LIMIT = 100_000
@@ -89,6 +89,46 @@ def a_fetch(*batches: tuple[int, bytes]) -> SafePartitionRecords:
 
 def drained(fetched: Any) -> list[int]:
     return [record.offset for record in fetched]
+
+
+class Fetched(BoundedFetchResult):
+    """Of a partition that is assigned and stands where the fetch began."""
+
+    def check_assignment(self, tp: TopicPartition) -> bool:
+        return True
+
+    def _update_position(self) -> None:
+        """Nobody asks for it."""
+
+
+def test_a_fetch_is_taken_out_up_to_a_size_over_all_partitions() -> None:
+    install(LIMIT)
+    one, two = (
+        Fetched(
+            TP,
+            assignment=None,
+            partition_records=a_fetch(*((offset, bytes(1_000)) for offset in range(5))),
+            backoff=0,
+        )
+        for _ in range(2)
+    )
+    taken = []
+    for _ in range(5):
+        BoundedFetchResult.begin(2_500)
+        taken.append([drained(one.getall(100)), drained(two.getall(100))])
+
+    assert taken == [[[0, 1, 2], []], [[3, 4], [0]], [[], [1, 2, 3]], [[], [4]], [[], []]]
+
+
+def test_a_fetch_gives_no_more_records_than_asked_for_and_knows_their_size() -> None:
+    install(LIMIT)
+    fetch = a_fetch(*((offset, bytes(1_000)) for offset in range(5)))
+    fetched = Fetched(TP, assignment=None, partition_records=fetch, backoff=0)
+    BoundedFetchResult.begin(LIMIT)
+
+    records = fetched.getall(3)
+
+    assert (drained(records), records.size_bytes) == ([0, 1, 2], 3_000)
 
 
 def test_records_before_a_bad_batch_are_handed_out_first() -> None:

@@ -25,11 +25,13 @@ COLUMNS: Final = (
     "paused",
 )
 
-# The newest epoch of each topic-partition is the one that grows. The age of a follower is that of
-# the oldest leaf that it lacks; ``stored_at`` is beside the event, found by the leaf's own month.
+# The newest epoch of each topic-partition is the one that grows; a store may still lack leaves of an
+# older one. The age of a follower is that of the oldest leaf that it lacks; ``stored_at`` is beside the
+# event, found by the leaf's own month.
 SELECT_HEADS: Final = """
-    SELECT DISTINCT ON (topic, partition) log_id, name, topic, partition, next_offset, size
-    FROM log_heads ORDER BY topic, partition, epoch DESC
+    SELECT log_id, name, topic, partition, next_offset, size, encode(root, 'hex') AS root,
+           epoch = max(epoch) OVER (PARTITION BY topic, partition) AS grows
+    FROM log_heads ORDER BY topic, partition, epoch
 """
 SELECT_POSITIONS: Final = """
     SELECT position.follower, position.log_id, position.next_leaf,
@@ -49,7 +51,7 @@ SELECT_FIRST_AGE: Final = """
 
 
 def log_rows(settings: Settings) -> list[Row]:
-    """A row per log, and one per partition of a raw topic that has no log yet.
+    """A row per log, those that ended too, and one per partition of a raw topic that has no log yet.
 
     Raises:
         Unavailable: Kafka or the database does not answer.
@@ -58,18 +60,25 @@ def log_rows(settings: Settings) -> list[Row]:
     """
     heads, positions, pauses = _ledger(settings)
     ends = _ends(settings)
-    places = sorted(set(heads) | set(ends))
-    return [
-        _row(place, heads.get(place), ends.get(place), positions, pauses.get(place, ""))
-        for place in places
-    ]
+    rows = []
+    for place in sorted(set(heads) | set(ends)):
+        end, paused = ends.get(place), pauses.get(place, "")
+        for head in heads.get(place, [None]):
+            grows = head is None or head["grows"]
+            rows.append(
+                _row(place, head, end if grows else None, positions, paused if grows else "")
+            )
+    return rows
 
 
 Place = tuple[str, int]
 Positions = dict[tuple[str, int], tuple[int, float | None]]
 
 
-def _ledger(settings: Settings) -> tuple[dict[Place, dict[str, Any]], Positions, dict[Place, str]]:
+def _ledger(
+    settings: Settings,
+) -> tuple[dict[Place, list[dict[str, Any] | None]], Positions, dict[Place, str]]:
+    """The logs of each partition, the newest last; positions; why a partition is paused."""
     with connected(settings) as connection:
         heads = connection.execute(SELECT_HEADS).fetchall()
         found = connection.execute(SELECT_POSITIONS).fetchall()
@@ -83,8 +92,11 @@ def _ledger(settings: Settings) -> tuple[dict[Place, dict[str, Any]], Positions,
                 age_s = first["age_s"] if first else None
                 positions |= {(name, head["log_id"]): (0, age_s) for name in lacking}
     pauses = call_operations(settings, lambda operations: operations.pauses())
+    of_place: dict[Place, list[dict[str, Any] | None]] = {}
+    for head in heads:
+        of_place.setdefault((head["topic"], head["partition"]), []).append(head)
     return (
-        {(head["topic"], head["partition"]): head for head in heads},
+        of_place,
         positions,
         {(pause.topic, pause.partition): pause.reason for pause in pauses},
     )
@@ -121,11 +133,13 @@ def _row(
         "next_offset": next_offset,
         "end_offset": end,
         "lag_records": None if end is None else end - next_offset,
+        "root": head["root"] if head else None,
     }
     for follower in FOLLOWERS:
         log_id = head["log_id"] if head else -1
         next_leaf, age_s = positions.get((follower, log_id), (0, None))
         lag = size - next_leaf
+        row[f"{follower}_next_leaf"] = next_leaf
         row[f"{follower}_lag_records"] = lag
         row[f"{follower}_lag_s"] = round(age_s, 3) if lag > 0 and age_s is not None else 0.0
     row["paused"] = paused
