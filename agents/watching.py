@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from faust.types import TP
 
@@ -23,9 +23,14 @@ from sinks.follower import Follower
 
 log = logging.getLogger(__name__)
 
+BROKER = "kafka"
+
 
 class Watch:
-    """The loops; the worker runs each as a task of its own."""
+    """The loops; the worker runs each as a task of its own.
+
+    ``waiting_for`` names the servers that intake waits for, as ``/readyz`` shows them.
+    """
 
     def __init__(
         self,
@@ -35,6 +40,9 @@ class Watch:
         topics: Topics,
         waits: Waits,
         metrics: Metrics,
+        *,
+        waiting_for: set[str],
+        crash: Callable[[BaseException], None],
     ) -> None:
         self._positions = positions
         self._followers = followers
@@ -42,6 +50,8 @@ class Watch:
         self._topics = topics
         self._waits = waits
         self._metrics = metrics
+        self._waiting_for = waiting_for
+        self._crash = crash
 
     async def partitions(self) -> None:
         """Measure lags, try stopped partitions again, lift pauses that a person resumed."""
@@ -61,23 +71,46 @@ class Watch:
                     self._positions.resume(tp)
 
     async def topics(self) -> None:
-        """Place anew what is read of a topic that was replaced.
+        """Place anew what is read of a topic that was replaced; notice a broker that is away.
 
         A fetch names its topic by name alone: records of the new topic that stand beyond the position
         are read as if they followed. A new log reads all of them again; they are duplicates there.
+        Fetching itself never fails while the broker is away: it waits, and says nothing.
         """
+        down_since: float | None = None
         while True:
             await asyncio.sleep(self._waits.stopped_again_s)
-            for topic in {tp.topic for tp in self._placed()}:
-                try:
-                    _cluster_id, topic_id = await self._topics.ids(topic)
-                except Unavailable:
-                    continue
-                except ChainBroken:
-                    topic_id = ""  # gone; placing says so
-                for tp in self._placed():
-                    if tp.topic == topic and self._positions.places()[tp].topic_id != topic_id:
-                        self._positions.place_anew(tp)
+            try:
+                await self._place_replaced()
+            except Unavailable as outage:
+                down_since = self._waits_for(outage, down_since)
+            else:
+                if down_since is not None:
+                    down_since = None
+                    self._waiting_for.discard(BROKER)
+                    log_event(log, "intake_goes_on", server=BROKER)
+
+    async def _place_replaced(self) -> None:
+        """Raises ``Unavailable``."""
+        for topic in {tp.topic for tp in self._placed()}:
+            try:
+                _cluster_id, topic_id = await self._topics.ids(topic)
+            except ChainBroken:
+                topic_id = ""  # gone; placing says so
+            for tp in self._placed():
+                if tp.topic == topic and self._positions.places()[tp].topic_id != topic_id:
+                    self._positions.place_anew(tp)
+
+    def _waits_for(self, outage: Unavailable, down_since: float | None) -> float:
+        """Say that intake waits for the broker; for longer than the limit, end the worker."""
+        now = time.monotonic()
+        if down_since is None:
+            self._metrics.intake_outage(BROKER)
+            log_event(log, "intake_waits", level=logging.WARNING, server=BROKER)
+        self._waiting_for.add(BROKER)
+        if down_since is not None and now - down_since > self._waits.outage_limit_s:
+            self._crash(outage)
+        return now if down_since is None else down_since
 
     async def ledger(self) -> None:
         """Read again what a rolled-back ledger lost, also where no new record shows it."""

@@ -185,7 +185,16 @@ def _connect(
         metrics,
     )
     positions.delivery = delivery
-    watch = Watch(positions, parts.followers, parts.pauses, topics, waits, metrics)
+    watch = Watch(
+        positions,
+        parts.followers,
+        parts.pauses,
+        topics,
+        waits,
+        metrics,
+        waiting_for=delivery.waiting_for,
+        crash=ending.because,
+    )
     return positions, delivery, watch
 
 

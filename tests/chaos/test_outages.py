@@ -104,8 +104,11 @@ def test_intake_waits_in_the_same_process(
         load.wait()
         wait_drained(settings, load)
         drained_s = round(time.monotonic() - back_at, 1)
+        counted = f'audit_intake_outages_total{{server="{server}"}}'
+        outages = [line for line in one.metrics() if line.startswith(counted)]
 
     prove(settings, load)
+    assert fault == "pause" or outages, "nobody was told that intake waited"
     report(
         f"{server} {'down' if fault == 'kill' else 'paused'}",
         events=load.published,
