@@ -22,7 +22,7 @@ setup: .venv/.ready ## virtual environment with pinned packages, the hot path co
 	@python=$$(infra/local/require.sh) || exit 1; \
 	echo "audit-trail: making .venv (about 120 MB of Python packages the first time)" >&2; \
 	$$python -m venv --clear .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/pip install --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
 

@@ -19,6 +19,7 @@ from pipeline.domain.errors import ChainBroken, Unavailable
 from pipeline.domain.records import LogHead
 from pipeline.logging import log_event
 from pipeline.metrics import Metrics
+from sinks.delivery import Delivery
 from sinks.follower import Follower
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ BROKER = "kafka"
 class Watch:
     """The loops; the worker runs each as a task of its own.
 
-    ``waiting_for`` names the servers that intake waits for, as ``/readyz`` shows them.
+    ``delivery.waiting_for`` names the servers that intake waits for, as ``/readyz`` shows them.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Watch:
         waits: Waits,
         metrics: Metrics,
         *,
-        waiting_for: set[str],
+        delivery: Delivery,
         crash: Callable[[BaseException], None],
     ) -> None:
         self._positions = positions
@@ -50,7 +51,7 @@ class Watch:
         self._topics = topics
         self._waits = waits
         self._metrics = metrics
-        self._waiting_for = waiting_for
+        self._delivery = delivery
         self._crash = crash
 
     async def partitions(self) -> None:
@@ -87,7 +88,7 @@ class Watch:
             else:
                 if down_since is not None:
                     down_since = None
-                    self._waiting_for.discard(BROKER)
+                    self._delivery.waiting_for.discard(BROKER)
                     log_event(log, "intake_goes_on", server=BROKER)
 
     async def _place_replaced(self) -> None:
@@ -107,7 +108,7 @@ class Watch:
         if down_since is None:
             self._metrics.intake_outage(BROKER)
             log_event(log, "intake_waits", level=logging.WARNING, server=BROKER)
-        self._waiting_for.add(BROKER)
+        self._delivery.waiting_for.add(BROKER)
         if down_since is not None and now - down_since > self._waits.outage_limit_s:
             self._crash(outage)
         return now if down_since is None else down_since
@@ -151,6 +152,9 @@ class Watch:
                 self._metrics.consumer_lag(tp.topic, tp.partition, lag)
             if lag == 0:
                 self._positions.goes_on(tp)
+        oldest_ms = self._delivery.oldest_ms()
+        lag_s = 0.0 if oldest_ms is None else max(time.time() - oldest_ms / 1000, 0.0)
+        self._metrics.ledger(lag_seconds=lag_s)
         for follower in self._followers:
             status = follower.status()
             self._metrics.follower(

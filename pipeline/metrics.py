@@ -100,7 +100,9 @@ class Metrics:
             "audit_sink_write_seconds", "One write call to a store, whatever it holds.", "sink"
         )
         self.sink_outages = self._counter(
-            "audit_sink_outages_total", "Write calls that ended in `Unavailable`.", "sink"
+            "audit_sink_outages_total",
+            "Times that this store's server began to be unavailable.",
+            "sink",
         )
         self.index_refusals = self._counter(
             "audit_index_refusals_total", "Documents that the index refused; stored as a stub."
@@ -182,6 +184,10 @@ class Metrics:
         self.follower_lag_records.labels(sink).set(lag_records)
         self.durable_lag_seconds.labels(sink).set(lag_seconds)
         self.follower_held_bytes.labels(sink).set(held_bytes)
+
+    def ledger(self, *, lag_seconds: float) -> None:
+        """The age of the oldest record that was fetched and is not in the ledger."""
+        self.durable_lag_seconds.labels("ledger").set(lag_seconds)
 
     def durable(self, sink: str, *, now_ms: int, broker_timestamps_ms: Iterable[int]) -> None:
         """These events are durable in ``sink`` since ``now_ms``; costs by distinct timestamp."""

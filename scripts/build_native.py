@@ -1,6 +1,6 @@
 """Build the compiled form of the hot path (`pipeline/native`), where there is a Rust toolchain.
 
-Without one the worker runs the same steps in Python, at a third of the speed, and nothing else
+Without one the worker runs the same steps in Python, at a quarter of the speed, and nothing else
 changes. Built once per source: the result is kept in the cache, beside the servers. Standard library
 only; exits 0 unless a build that was begun fails.
 """
@@ -31,7 +31,7 @@ def main() -> int:
     if os.environ.get("AUDIT_NATIVE") == "0" or cargo is None:
         MODULE.unlink(missing_ok=True)
         say(
-            "the worker's hot path stays in Python, at a third of the speed:"
+            "the worker's hot path stays in Python, at a quarter of the speed:"
             f" install Rust {_OLDEST[0]}.{_OLDEST[1]} or newer (cargo) to have it compiled"
         )
         return 0

@@ -17,8 +17,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 STACK = [sys.executable, str(ROOT / "infra" / "local" / "stack.py")]
-# Beside a stack of `make demo`, never on it.
-TEST_STACK = {"AUDIT_STACK_DIR": str(ROOT / ".stack-test"), "AUDIT_STACK_PORT_BASE": "21500"}
+# Beside a stack of `make demo`, never on it: its data are deleted.
+FOLDER = {"AUDIT_STACK_DIR": str(ROOT / ".stack-test")}
+PORTS = {"AUDIT_STACK_PORT_BASE": "21500"}
 
 
 def main() -> int:
@@ -27,7 +28,7 @@ def main() -> int:
     parser.add_argument("--chaos", action="store_true", help="The fault tests, in their full form.")
     parser.add_argument("--keep", action="store_true", help="Leave the stack up afterwards.")
     options, words = parser.parse_known_args()
-    environment = os.environ | TEST_STACK
+    environment = PORTS | dict(os.environ) | FOLDER
     started_at = time.monotonic()
     if options.chaos:
         environment["AUDIT_CHAOS"] = "full"

@@ -153,6 +153,7 @@ class Delivery:
         self._fetched: deque[_Flight] = deque()
         self._prepared: deque[_Flight] = deque()
         self._queued_bytes = 0
+        self._oldest_ms: dict[int, int] = {}  # of each flight: its first record's broker timestamp
         self._changed = asyncio.Event()
         self.waiting_for: set[str] = set()
 
@@ -182,13 +183,19 @@ class Delivery:
             return
         self._metrics.consumed(batch.topic, len(batch.records))
         self._count_bytes(batch.size_bytes)
-        self._fetched.append(_Flight(batch, lane))
+        flight = _Flight(batch, lane)
+        self._oldest_ms[id(flight)] = batch.records[0].timestamp if batch.records else 0
+        self._fetched.append(flight)
         self._changed.set()
 
     @property
     def idle(self) -> bool:
         """Nothing is in flight."""
         return not self._queued_bytes and not self._fetched and not self._prepared
+
+    def oldest_ms(self) -> int | None:
+        """The broker timestamp of the oldest batch that is under way; None: nothing is."""
+        return min(self._oldest_ms.values(), default=None)
 
     # --- the two tasks; the worker runs both until it ends ---
 
@@ -405,6 +412,7 @@ class Delivery:
         return sum(len(flight.prepared.events) for flight in self._prepared if flight.prepared)
 
     def _landed(self, flight: _Flight) -> None:
+        self._oldest_ms.pop(id(flight), None)
         self._count_bytes(-flight.batch.size_bytes)
         self._changed.set()
 

@@ -60,6 +60,9 @@ _T = TypeVar("_T")
 _LOOK_AGAIN_S = 1.0
 
 
+LEDGER_SERVER = "postgres"
+
+
 class FollowerMetrics:
     """``sinks.progress.FollowerObserver`` over the worker's metrics and log."""
 
@@ -77,7 +80,8 @@ class FollowerMetrics:
         )
 
     def outage(self, sink: str, *, what: str) -> None:
-        self._metrics.sink_outage(sink)
+        if what != LEDGER_SERVER:  # that the ledger cannot be read is no outage of this store
+            self._metrics.sink_outage(sink)
         log_event(log, "follower_waits", level=logging.WARNING, sink=sink, server=what)
 
     def stopped(self, sink: str, log: str, alert: str) -> None:

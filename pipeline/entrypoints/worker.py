@@ -15,6 +15,7 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
 from typing import Any
 
 import uvloop
@@ -113,7 +114,7 @@ async def _run(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.now)
-    metrics = Metrics(CollectorRegistry())
+    metrics = Metrics(CollectorRegistry(), version=version("audit-trail-pipeline"))
     async with AsyncExitStack() as stack:
         try:
             parts = await stack.enter_async_context(open_parts(settings, metrics))
@@ -192,7 +193,7 @@ def _connect(
         topics,
         waits,
         metrics,
-        waiting_for=delivery.waiting_for,
+        delivery=delivery,
         crash=ending.because,
     )
     return positions, delivery, watch

@@ -34,7 +34,7 @@ def bare() -> Iterator[Database]:
 
 def run_with_psql(file: Path, url: str) -> None:
     done = subprocess.run(
-        [postgres_program("psql"), "--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", url],
+        [postgres_program("psql", url), "--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", url],
         stdin=file.open(encoding="utf-8"),
         capture_output=True,
         text=True,
@@ -43,8 +43,15 @@ def run_with_psql(file: Path, url: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def postgres_program(name: str) -> str:
-    """The newest installed one: it dumps servers of its own version and older ones."""
+def postgres_program(name: str, url: str) -> str:
+    """The server's own one, if it is here, else the newest that is installed: it dumps servers of its
+    own version and older ones.
+    """
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT setting FROM pg_config WHERE name = 'BINDIR'").fetchone()
+    beside = Path(row[0] if row else "", name)
+    if beside.is_file():
+        return str(beside)
     installed = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
     found = str(installed[-1]) if installed else which(name)
     if not found:
@@ -56,7 +63,7 @@ def dumped(database: Database) -> list[str]:
     """The schema as pg_dump writes it, without what differs by session."""
     done = subprocess.run(
         [
-            postgres_program("pg_dump"),
+            postgres_program("pg_dump", database.urls["admin"]),
             "--schema-only",
             "--exclude-table=alembic_version",
             f"--dbname={database.urls['admin']}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -40,6 +41,7 @@ class World:
     waiting_for: set[str] = field(default_factory=set)
     crashes: list[BaseException] = field(default_factory=list)
     lags: dict[TP, int | None] = field(default_factory=dict)
+    oldest: int | None = None
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(CollectorRegistry())
@@ -58,7 +60,7 @@ class World:
             self,
             waits,
             self.metrics,
-            waiting_for=self.waiting_for,
+            delivery=self,  # type: ignore[arg-type]
             crash=self.crashes.append,
         )
 
@@ -81,6 +83,9 @@ class World:
 
     def lag(self, tp: TP) -> int | None:
         return self.lags.get(tp)
+
+    def oldest_ms(self) -> int | None:
+        return self.oldest
 
     async def heads(self) -> Sequence[HeadRow]:
         self.meanwhile()
@@ -204,3 +209,22 @@ async def test_a_pause_that_a_person_lifted_goes_on() -> None:
     await a_while(world.watch().partitions())
 
     assert world.done == [("resumed", TWO)]
+
+
+@pytest.mark.anyio
+async def test_the_ledger_lags_by_the_oldest_record_that_is_under_way() -> None:
+    world = World(oldest=int((time.time() - 60) * 1000))
+
+    def lag_s() -> float | None:
+        return world.metrics.registry.get_sample_value(
+            "audit_durable_lag_seconds", {"sink": "ledger"}
+        )
+
+    await a_while(world.watch().partitions())
+    during = lag_s()
+    world.oldest = None
+    await a_while(world.watch().partitions())
+
+    assert during is not None
+    assert 60 <= during < 70
+    assert lag_s() == 0.0
