@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.domain.errors import ConfigurationError, Unavailable
 from pipeline.entrypoints.cli.checks import Check, Finding, run_checks
-from pipeline.entrypoints.cli.doctor_database import clock_finding
+from pipeline.entrypoints.cli.doctor_database import clock_finding, durability
 
 
 def good() -> Sequence[Finding]:
@@ -62,3 +62,19 @@ def test_a_clock_is_judged_with_the_way_there_and_back_in_its_favour(
     clock: float, status: str
 ) -> None:
     assert clock_finding("kafka", clock, before=100.0, after=101.0).status == status
+
+
+@pytest.mark.parametrize(
+    ("mode", "fsync", "statuses"),
+    [
+        ("on", "on", []),
+        ("remote_apply", "on", []),
+        ("off", "on", ["fail"]),
+        ("local", "on", ["fail"]),
+        ("on", "off", ["warn"]),
+    ],
+)
+def test_commits_that_may_be_lost_are_refused_as_the_worker_refuses_them(
+    mode: str, fsync: str, statuses: list[str]
+) -> None:
+    assert [finding.status for finding in durability(mode, fsync)] == statuses

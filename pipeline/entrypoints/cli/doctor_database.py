@@ -31,6 +31,15 @@ NEEDED: Final = (
     ("schema_versions", ("SELECT", "INSERT")),
     ("partition_pause", ("SELECT", "INSERT")),
 )
+NEEDED_FUNCTIONS: Final = (
+    "ensure_month",
+    "ensure_months",
+    "subject_keys",
+    "subject_keys_by_ref",
+    "mark_escrowed",
+    "newest_escrow",
+    "restore_subject_keys",
+)
 FORBIDDEN: Final = (
     ("audit_logs", ("UPDATE", "DELETE", "TRUNCATE")),
     ("audit_blobs", ("UPDATE", "DELETE", "TRUNCATE")),
@@ -55,6 +64,13 @@ SELECT_PRIVILEGE: Final = """
            AND has_table_privilege(to_regclass(wanted.name), wanted.privilege) AS has
     FROM unnest(%(tables)s::text[], %(privileges)s::text[]) AS wanted (name, privilege)
 """
+SELECT_NOT_CALLABLE: Final = """
+    SELECT wanted.name FROM unnest(%(names)s::text[]) AS wanted (name)
+    WHERE NOT EXISTS (
+        SELECT FROM pg_proc
+        WHERE proname = wanted.name AND has_function_privilege(pg_proc.oid, 'EXECUTE')
+    )
+"""
 # A month is there if a partition of its name is; both partitioned tables must have it.
 SELECT_MONTHS: Final = """
     SELECT parent.relname || '_' || to_char(month, 'YYYY_MM') AS name
@@ -78,12 +94,23 @@ def server(settings: Settings) -> Sequence[Finding]:
         before = time.time()
         found: dict[str, Any] = connection.execute(SELECT_SERVER).fetchone() or {}
         after = time.time()
-    findings = [_version(found), clock_finding("postgres", found["clock"], before, after)]
-    if found["synchronous_commit"] == "off" or found["fsync"] == "off":
-        detail = f"fsync {found['fsync']}, synchronous_commit {found['synchronous_commit']}"
+    return [
+        _version(found),
+        clock_finding("postgres", found["clock"], before, after),
+        *durability(found["synchronous_commit"], found["fsync"]),
+    ]
+
+
+def durability(synchronous_commit: str, fsync: str) -> list[Finding]:
+    """Whether what is committed is kept, as the worker asks it when it starts."""
+    name = "postgres durability"
+    if synchronous_commit in ("off", "local"):
+        detail = f"synchronous_commit is {synchronous_commit}: what the ledger acknowledges could be lost"
+        return [Finding(name, "fail", detail, "set it to on: no worker starts like this")]
+    if fsync == "off":
         advice = "for development only: a crash of the machine loses what was committed"
-        findings.append(Finding("postgres durability", "warn", detail, advice))
-    return findings
+        return [Finding(name, "warn", "fsync is off", advice)]
+    return []
 
 
 def clock_finding(name: str, clock: float, before: float, after: float) -> Finding:
@@ -113,6 +140,8 @@ def privileges(settings: Settings) -> Sequence[Finding]:
     with connected(settings) as connection:
         role: dict[str, Any] = connection.execute(SELECT_ROLE).fetchone() or {}
         lacking = _held(connection, NEEDED, wanted=False)
+        missing = connection.execute(SELECT_NOT_CALLABLE, {"names": list(NEEDED_FUNCTIONS)})
+        lacking += [f"EXECUTE on {row['name']}" for row in missing.fetchall()]
         too_much = _held(connection, FORBIDDEN, wanted=True)
     name = "postgres privileges"
     findings = []
