@@ -263,8 +263,9 @@ def test_a_load_keeps_its_rate_and_every_event_is_acknowledged(tmp_path: Path) -
 def test_status_shows_every_partition_and_its_lag() -> None:
     rows = listed("status")
 
-    assert len({row["log"] for row in rows}) == len(rows) >= 21
-    assert all(row["lag_records"] >= 0 for row in rows)
+    growing = [row for row in rows if row["end_offset"] is not None]
+    assert len({row["log"] for row in rows}) == len(rows) >= len(growing) >= 21
+    assert all(row["lag_records"] >= 0 for row in growing)
 
 
 def test_a_letter_is_listed_once_and_shown_as_it_was(
