@@ -51,7 +51,7 @@ class Backup:
         with psycopg.connect(self._url, autocommit=True) as connection:
             self._drop(connection, name)
             connection.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
                     sql.Identifier(name), sql.Identifier(by)
                 )
             )
