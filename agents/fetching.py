@@ -71,9 +71,8 @@ class BoundedFetchResult(fetcher.FetchResult):  # type: ignore[misc]
     that are each within their bound.
     """
 
-    room_bytes: ClassVar[int] = (
-        0  # of the fetch under way; the record that fills it still goes along
-    )
+    # Of the fetch under way; the record that fills it still goes along.
+    room_bytes: ClassVar[int] = 0
     _partition_records: SafePartitionRecords | None
 
     @classmethod
@@ -87,15 +86,15 @@ class BoundedFetchResult(fetcher.FetchResult):  # type: ignore[misc]
             return records
         if room_bytes <= 0:
             return records  # they wait for the next fetch
-        size_bytes, take = 0, records.append
+        size_bytes, take, is_full = 0, records.append, False
         for record in self._partition_records:
             take(record)
             size_bytes += len(record.value or b"") + len(record.key or b"")
-            if size_bytes >= room_bytes or len(records) == max_records:
-                self._update_position()
+            is_full = size_bytes >= room_bytes or len(records) == max_records
+            if is_full:
                 break
-        else:
-            self._update_position()
+        self._update_position()
+        if not is_full:
             self._partition_records = None
         records.size_bytes = size_bytes
         BoundedFetchResult.room_bytes -= size_bytes

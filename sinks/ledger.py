@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import errors
 
-from pipeline.db.connection import CONFLICTS, Connection, PostgresConnection
+from pipeline.db.connection import CONFLICTS, NOT_DURABLE, Connection, PostgresConnection
 from pipeline.domain.errors import ChainBroken, ConfigurationError, Unavailable
 from pipeline.domain.logs import LogName
 from pipeline.domain.records import (
@@ -74,7 +74,7 @@ class PostgresLedger:
         async with self._reads.session() as connection:
             cursor = await connection.execute("SHOW synchronous_commit")
             (mode,) = await cursor.fetchone() or ("",)
-            if mode in ("off", "local"):
+            if mode in NOT_DURABLE:
                 raise ConfigurationError(
                     f"synchronous_commit is {mode}: what the ledger acknowledges could be lost"
                 )

@@ -28,6 +28,8 @@ CONFLICTS: tuple[type[psycopg.Error], ...] = (
     errors.SerializationFailure,
     errors.LockNotAvailable,
 )
+# Values of synchronous_commit under which an acknowledged COMMIT may be lost.
+NOT_DURABLE = ("off", "local")
 # OperationalError covers lost connections, shutdown, and a server without room or memory;
 # a server that lost its primary role refuses writes with 25006, which the driver files elsewhere.
 _OUTAGES = (psycopg.OperationalError, errors.ReadOnlySqlTransaction)

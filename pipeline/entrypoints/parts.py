@@ -58,9 +58,7 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _LOOK_AGAIN_S = 1.0
-
-
-LEDGER_SERVER = "postgres"
+_LEDGER_SERVER = "postgres"
 
 
 class FollowerMetrics:
@@ -80,7 +78,7 @@ class FollowerMetrics:
         )
 
     def outage(self, sink: str, *, what: str) -> None:
-        if what != LEDGER_SERVER:  # that the ledger cannot be read is no outage of this store
+        if what != _LEDGER_SERVER:  # that the ledger cannot be read is no outage of this store
             self._metrics.sink_outage(sink)
         log_event(log, "follower_waits", level=logging.WARNING, sink=sink, server=what)
 

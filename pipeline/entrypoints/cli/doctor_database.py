@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from pipeline.db.connection import NOT_DURABLE
 from pipeline.entrypoints.cli.checks import Finding
 from pipeline.entrypoints.cli.database import connected
 
@@ -104,7 +105,7 @@ def server(settings: Settings) -> Sequence[Finding]:
 def durability(synchronous_commit: str, fsync: str) -> list[Finding]:
     """Whether what is committed is kept, as the worker asks it when it starts."""
     name = "postgres durability"
-    if synchronous_commit in ("off", "local"):
+    if synchronous_commit in NOT_DURABLE:
         detail = f"synchronous_commit is {synchronous_commit}: what the ledger acknowledges could be lost"
         return [Finding(name, "fail", detail, "set it to on: no worker starts like this")]
     if fsync == "off":
