@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Protocol, cast
 
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import IllegalStateError, KafkaError, OffsetOutOfRangeError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 from faust.types.transports import ConsumerCallback
@@ -175,9 +175,12 @@ class BatchConsumer(driver.Consumer):
             await self._until_placed()
             generation = self.app.consumer_generation_id
             fetched = await self._fetch()
-            # After a revoke all positions are sought again: what was fetched before is void.
-            stale = not self.flow_active or generation != self.app.consumer_generation_id
-            if self.should_stop or stale:
+            if self.should_stop:
+                continue
+            if not self.flow_active or generation != self.app.consumer_generation_id:
+                # A fetch from before a rebalance is void. It may have taken records of partitions that
+                # were placed since, too, and moved past them.
+                await self._rewind()
                 continue
             await self._hand_over(fetched)
 
@@ -217,8 +220,11 @@ class BatchConsumer(driver.Consumer):
         """Fetch again from where handing over stands: when one partition's records cannot be read,
         aiokafka drops those of others that it had already taken out, and moves past them.
         """
-        for tp, expected in dict(self._expected).items():
-            await self._thread.call_thread(self._seek_now, tp, expected)
+        for tp in list(self._expected):
+            expected = self._expected.get(tp)
+            if expected is not None:
+                with suppress(IllegalStateError):  # revoked meanwhile, and not told yet
+                    await self._thread.call_thread(self._seek_now, tp, expected)
 
     def _halt(self, tp: TP, why: str) -> None:
         self.stand_still(tp)
