@@ -142,17 +142,19 @@ class Positions:
 
     async def _place(self, tp: TP) -> None:
         """Find where a partition stands and fetch it from there, whatever is down meanwhile."""
-        wait_s, waited_s = self._waits.retry_first_s, 0.0
+        wait_s, since = self._waits.retry_first_s, time.monotonic()
+        said = False
         while True:
             try:
                 await self._place_once(tp)
             except ChainBroken as broken:
                 self.stop(tp.topic, tp.partition, f"{broken}; {_RUNBOOK}")
             except (Unavailable, KafkaError) as outage:
-                if waited_s >= self._waits.outage_limit_s:
+                if time.monotonic() - since > self._waits.outage_limit_s:
                     self._crash(outage)
                     return
-                if not waited_s:
+                if not said:
+                    said = True
                     log_event(
                         log,
                         "partition_waits",
@@ -162,7 +164,6 @@ class Positions:
                         error=outage,
                     )
                 await asyncio.sleep(wait_s)
-                waited_s += wait_s
                 wait_s = min(2 * wait_s, self._waits.retry_max_s)
                 continue
             except asyncio.CancelledError:
@@ -282,17 +283,28 @@ class Positions:
         place = self._places.get(tp)
         if place is not None and place.stopped and place.placed:
             place.stopped = ""
-            self._metrics.resumed(tp.topic, tp.partition)
+            self._show(tp, place)
             log_event(log, "partition_goes_on", topic=tp.topic, partition=tp.partition)
 
     def resume(self, tp: TP) -> None:
-        """Go on with a partition whose pause was lifted."""
+        """Go on with a partition whose pause was lifted, unless it stands still for more than that:
+        it is read again once it is placed.
+        """
         place = self._places.get(tp)
         if place is not None:
             place.paused = ""
-            self._metrics.resumed(tp.topic, tp.partition)
-            self.consumer.resume_reading(tp)
+            self._show(tp, place)
+            if place.placed:
+                self.consumer.resume_reading(tp)
             log_event(log, "partition_resumed", topic=tp.topic, partition=tp.partition)
+
+    def _show(self, tp: TP, place: Place) -> None:
+        """Why a partition stands still, of two reasons the one that is left."""
+        self._metrics.resumed(tp.topic, tp.partition)
+        if place.stopped:
+            self._metrics.paused(tp.topic, tp.partition, REASON_STOPPED)
+        if place.paused:
+            self._metrics.paused(tp.topic, tp.partition, REASON_DEAD_LETTERS)
 
     def _start_placing(self, tp: TP) -> None:
         task = self._tasks.pop(tp, None)

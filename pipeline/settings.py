@@ -133,6 +133,12 @@ class Settings(BaseSettings):
     follower_max_bytes: int = Field(
         32 * MIB, gt=0, description="Held per follower; beyond, it reads the ledger instead."
     )
+    follower_lagging_s: float = Field(
+        15.0,
+        gt=0,
+        description="/readyz calls a follower lagging whose oldest leaf waits for longer than this"
+        " and archive_max_age_s together.",
+    )
     catch_up_events: int = Field(5_000, gt=0, description="Leaves per catch-up read.")
     retry_first_s: float = Field(0.2, gt=0, description="First wait after an outage; doubles.")
     retry_max_s: float = Field(5.0, gt=0, description="Longest wait between two tries.")

@@ -34,7 +34,7 @@ class FollowerState:
     sink: str
     lag_records: int
     lag_seconds: float
-    lagging: bool  # not at the end, and reading the ledger or waiting for its store
+    lagging: bool  # waits for a server, stopped, or behind for longer than it should be
     stopped_logs: Sequence[str] = ()
 
 

@@ -11,9 +11,11 @@ from sinks.follower import Follower
 
 
 def worker_state(
-    positions: Positions, delivery: Delivery, followers: Sequence[Follower]
+    positions: Positions, delivery: Delivery, followers: Sequence[Follower], *, lagging_s: float
 ) -> WorkerState:
-    """The state now; asks no server."""
+    """The state now; asks no server. A follower lags that waits for a server, has a log that stopped,
+    or lacks a leaf older than ``lagging_s``: the archive holds the newest back by design.
+    """
     partitions = [
         PartitionState(tp.topic, tp.partition, place.head is not None, place.still)
         for tp, place in sorted(positions.places().items())
@@ -21,13 +23,15 @@ def worker_state(
     states = []
     for follower in followers:
         status = follower.status()
+        lag_s = max((each.lag_s for each in status.logs), default=0.0)
+        stopped = [each.log for each in status.logs if each.alert]
         states.append(
             FollowerState(
                 status.sink,
                 sum(each.lag_records for each in status.logs),
-                max((each.lag_s for each in status.logs), default=0.0),
-                lagging=not status.caught_up,
-                stopped_logs=[each.log for each in status.logs if each.alert],
+                lag_s,
+                lagging=bool(status.unavailable or stopped) or lag_s > lagging_s,
+                stopped_logs=stopped,
             )
         )
     return WorkerState(
