@@ -13,8 +13,10 @@ from typing import Any, ClassVar, cast
 from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
+from aiokafka.record.memory_records import MemoryRecords
 
-from agents.inflate import BatchCorrupt, BatchTooLarge
+from agents.inflate import MEMORY_FACTOR, BatchCorrupt
+from agents.weigh import HEADER_BYTES, RECORD_BYTES, BatchTooLarge, first_heavy
 from pipeline.domain.errors import AuditTrailError
 from pipeline.domain.logs import RAW_TOPICS
 
@@ -50,6 +52,8 @@ class SafePartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]
             why = str(error)
         except (BatchCorrupt, CorruptRecordException) as error:
             why = f"is corrupt ({error})"
+        except (ValueError, IndexError) as error:  # a header's name that is not UTF-8, for one
+            why = f"cannot be parsed ({type(error).__name__})"
         else:
             return
         if not self._given:
@@ -61,7 +65,7 @@ class SafePartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]
 
 
 class Records(list[Any]):
-    """The records that one fetch gives of a partition, and the bytes of their keys and values."""
+    """The records that one fetch gives of a partition, and about what they take in memory."""
 
     size_bytes = 0
 
@@ -89,7 +93,9 @@ class BoundedFetchResult(fetcher.FetchResult):  # type: ignore[misc]
         size_bytes, take, is_full = 0, records.append, False
         for record in self._partition_records:
             take(record)
-            size_bytes += len(record.value or b"") + len(record.key or b"")
+            size_bytes += RECORD_BYTES + len(record.value or b"") + len(record.key or b"")
+            if record.headers:
+                size_bytes += _header_bytes(record.headers)
             is_full = size_bytes >= room_bytes or len(records) == max_records
             if is_full:
                 break
@@ -101,7 +107,35 @@ class BoundedFetchResult(fetcher.FetchResult):  # type: ignore[misc]
         return records
 
 
-def install() -> None:
-    """Make aiokafka's fetcher use both, process-wide."""
+class HeavyRecords:
+    """``MemoryRecords`` of a fetch whose batch ``heavy`` must not be made: it fails in its turn."""
+
+    def __init__(self, fetched: bytes, heavy: int) -> None:
+        self._records = MemoryRecords(fetched)
+        self._left = heavy
+
+    def has_next(self) -> bool:
+        return bool(self._records.has_next())
+
+    def next_batch(self) -> Any:
+        if not self._left:
+            raise BatchTooLarge("would take too much memory: too many headers or records")
+        self._left -= 1
+        return self._records.next_batch()
+
+
+def _header_bytes(headers: Any) -> int:
+    return sum(HEADER_BYTES + len(name) + len(value or b"") for name, value in headers)
+
+
+def install(inflate_max_bytes: int) -> None:
+    """Make aiokafka's fetcher use them, process-wide."""
+    limit = MEMORY_FACTOR * inflate_max_bytes
+
+    def memory_records(fetched: bytes) -> Any:
+        heavy = first_heavy(fetched, limit)
+        return MemoryRecords(fetched) if heavy is None else HeavyRecords(fetched, heavy)
+
+    fetcher.MemoryRecords = memory_records
     fetcher.PartitionRecords = SafePartitionRecords
     fetcher.FetchResult = BoundedFetchResult

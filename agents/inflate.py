@@ -15,6 +15,7 @@ import cramjam
 import lz4.frame
 import zstandard
 
+from agents.weigh import BatchTooLarge, check_records
 from pipeline.domain.errors import AuditTrailError
 
 _XERIAL_HEADER = b"\x82SNAPPY\x00"
@@ -23,16 +24,16 @@ _GZIP_WINDOW = 31
 # Where aiokafka looks its decompressors up: the pure Python module and the compiled one.
 _MODULES = (
     "aiokafka.record.default_records",
-    "aiokafka.record.legacy_records",
     "aiokafka.record._crecords.default_records",
+)
+_LEGACY_MODULES = (
+    "aiokafka.record.legacy_records",
     "aiokafka.record._crecords.legacy_records",
 )
+# Of the inflated bytes: what the records may take in memory once they are made.
+MEMORY_FACTOR = 4
 
 Inflate = Callable[[bytes], bytes]
-
-
-class BatchTooLarge(AuditTrailError):
-    """A record batch would inflate past ``inflate_max_bytes``."""
 
 
 class BatchCorrupt(AuditTrailError):
@@ -82,11 +83,20 @@ def bounded(limit: int) -> dict[str, Inflate]:
 
 def install(limit: int) -> None:
     """Bound every record batch that this process inflates from now on."""
-    for name in _MODULES:
+    for name in (*_MODULES, *_LEGACY_MODULES):
         module = import_module(name)
         for codec, inflate in bounded(limit).items():
             if hasattr(module, codec):
-                setattr(module, codec, inflate)
+                setattr(module, codec, _weighed(inflate, limit) if name in _MODULES else inflate)
+
+
+def _weighed(inflate: Inflate, limit: int) -> Inflate:
+    def inflate_and_weigh(deflated: bytes) -> bytes:
+        records = inflate(deflated)
+        check_records(records, MEMORY_FACTOR * limit)
+        return records
+
+    return inflate_and_weigh
 
 
 def _whole(inflated: bytes, limit: int) -> bytes:

@@ -61,7 +61,7 @@ def run_worker(settings: Settings) -> int:
     gc.set_threshold(_GC_FRESH_OBJECTS, 10, 10)
     _use_few_arenas()
     agents.inflate.install(settings.inflate_max_bytes)
-    agents.fetching.install()
+    agents.fetching.install(settings.inflate_max_bytes)
     try:
         return uvloop.run(_run(settings))
     except ConfigurationError:
@@ -245,7 +245,12 @@ async def _serve(
         settings.http_host,
         settings.http_port,
         registry=metrics.registry,
-        state=lambda: worker_state(positions, delivery, parts.followers),
+        state=lambda: worker_state(
+            positions,
+            delivery,
+            parts.followers,
+            lagging_s=settings.follower_lagging_s + settings.archive_max_age_s,
+        ),
         dead=lambda: "the Faust app stopped" if app.should_stop else "",
     )
     port = await server.open()

@@ -17,7 +17,8 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
 from agents.fetching import BoundedFetchResult, PartitionHalted, SafePartitionRecords
-from agents.inflate import BatchCorrupt, BatchTooLarge, bounded, install
+from agents.inflate import BatchCorrupt, bounded, install
+from agents.weigh import RECORD_BYTES, BatchTooLarge
 
 LIMIT = 100_000
 CODECS = {
@@ -114,7 +115,7 @@ def test_a_fetch_is_taken_out_up_to_a_size_over_all_partitions() -> None:
     )
     taken = []
     for _ in range(5):
-        BoundedFetchResult.begin(2_500)
+        BoundedFetchResult.begin(2_500 + 3 * RECORD_BYTES)
         taken.append([drained(one.getall(100)), drained(two.getall(100))])
 
     assert taken == [[[0, 1, 2], []], [[3, 4], [0]], [[], [1, 2, 3]], [[], [4]], [[], []]]
@@ -128,7 +129,7 @@ def test_a_fetch_gives_no_more_records_than_asked_for_and_knows_their_size() -> 
 
     records = fetched.getall(3)
 
-    assert (drained(records), records.size_bytes) == ([0, 1, 2], 3_000)
+    assert (drained(records), records.size_bytes) == ([0, 1, 2], 3 * (1_000 + RECORD_BYTES))
 
 
 def test_records_before_a_bad_batch_are_handed_out_first() -> None:
