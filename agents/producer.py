@@ -15,10 +15,10 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from agents.app import tls_context
-from pipeline.codec.dead_letter_format import seal_dead_letter
-from pipeline.domain.errors import Unavailable
+from pipeline.codec.dead_letter_format import SealedLetter, seal_dead_letter
+from pipeline.domain.errors import ChainBroken, Unavailable
 from pipeline.domain.escrow import EscrowEntry, encode_entries
-from pipeline.domain.logs import DEAD_LETTER_TOPIC, KEY_JOURNAL_TOPIC
+from pipeline.domain.logs import DEAD_LETTER_TOPIC, KEY_JOURNAL_TOPIC, LogName
 from pipeline.domain.records import DeadLetter
 from pipeline.settings import Settings
 
@@ -27,6 +27,7 @@ LetterKeys = Callable[[Sequence[DeadLetter]], Awaitable[Sequence[bytes]]]
 
 _JOURNAL_ENTRIES = 500  # keys in one journal record
 _LETTERS_AT_ONCE_BYTES = 8 * 1024 * 1024
+_RECORD_ROOM_BYTES = 4_096  # for the key, lengths, and the batch around it
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class WorkerProducer:
 
     def __init__(self, settings: Settings, letter_keys: LetterKeys) -> None:
         self._settings = settings
+        self._max_bytes = settings.inflate_max_bytes * 3 // 2
         self._letter_keys = letter_keys
         self._producer: AIOKafkaProducer | None = None
         self._starting = asyncio.Lock()
@@ -59,6 +61,7 @@ class WorkerProducer:
 
         Raises:
             Unavailable: Publish the same letters again later.
+            ChainBroken: A letter is larger than any record may be; the log is that of its record.
         """
         part: list[DeadLetter] = []
         part_bytes = 0
@@ -91,12 +94,25 @@ class WorkerProducer:
         messages = []
         for letter, letter_key in zip(letters, keys, strict=True):
             sealed = seal_dead_letter(letter, letter_key)
+            self._check_size(letter, sealed)
             messages.append(
                 _Message(
                     DEAD_LETTER_TOPIC, sealed.key, sealed.value, sealed.headers, letter.partition
                 )
             )
         await self._send(messages)
+
+    def _check_size(self, letter: DeadLetter, sealed: SealedLetter) -> None:
+        """A letter that no broker takes must not look like a broker that is away."""
+        size = len(sealed.value) + sum(len(name) + len(value) for name, value in sealed.headers)
+        if size > self._max_bytes - _RECORD_ROOM_BYTES:
+            raise ChainBroken(
+                str(LogName(letter.topic, letter.partition, letter.epoch)),
+                f"the record at offset {letter.record.offset} is bad ({letter.reason}), and its dead"
+                f" letter would have {size} bytes of {self._max_bytes}: its key or headers are too"
+                " large to be kept. Delete the records up to it (kafka-delete-records), then"
+                f" `audit-trail open-epoch {letter.topic} {letter.partition}`",
+            )
 
     async def _send(self, messages: Sequence[_Message]) -> None:
         try:
@@ -147,7 +163,7 @@ class WorkerProducer:
             linger_ms=2,
             request_timeout_ms=int(settings.request_timeout_s * 1000),
             # A letter holds a whole record: as large as one may be once inflated, with its headers.
-            max_request_size=settings.inflate_max_bytes * 3 // 2,
+            max_request_size=self._max_bytes,
         )
 
 

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from pipeline.domain.errors import ChainBroken, OutOfPosition, Reason, Unavailable
+from pipeline.domain.logs import LogName
 from pipeline.domain.records import (
     DeadLetter,
     LeafRange,
@@ -255,18 +256,47 @@ class Delivery:
         await self._through_outages([flight.lane], pause)
 
     async def _bury(self, lanes: Sequence[Lane], letters: Sequence[DeadLetter]) -> bool:
-        """Publish dead letters; false if every lane was revoked first."""
+        """Publish dead letters; false if every lane was revoked first. A log of which one cannot be
+        kept stops, without a letter or an event of the batch under way.
+        """
 
         async def publish() -> bool:
             await self._publish(letters)
             return True
 
-        if not await self._through_outages(lanes, publish):
-            return False
+        while letters:
+            try:
+                if not await self._through_outages(lanes, publish):
+                    return False
+                break
+            except ChainBroken as broken:
+                letters = self._without_log(lanes, letters, broken)
         for topic in {letter.topic for letter in letters}:
             reasons = [letter.reason for letter in letters if letter.topic == topic]
             self._metrics.dead_lettered(topic, reasons)
         return True
+
+    def _without_log(
+        self, lanes: Sequence[Lane], letters: Sequence[DeadLetter], broken: ChainBroken
+    ) -> list[DeadLetter]:
+        """Stop the log that ``broken`` names; the letters of the others."""
+        lane = next((lane for lane in lanes if str(lane.head.name) == broken.log), None)
+        if lane is None:
+            raise broken
+        name = lane.head.name
+        if lane.active:
+            self._stop(name, str(broken))
+        return [
+            letter
+            for letter in letters
+            if (letter.topic, letter.partition) != (name.topic, name.partition)
+        ]
+
+    def _stop(self, name: LogName, why: str) -> None:
+        """Nothing of a log goes on until a person has acted."""
+        self.revoke(name.topic, name.partition)
+        log_event(log, "log_stopped", level=logging.ERROR, log=str(name), why=why)
+        self._control.stop(name.topic, name.partition, why)
 
     # --- writing ---
 
@@ -274,27 +304,41 @@ class Delivery:
         while True:
             live = _merge(flight for flight in flights if flight.lane.active)
             if not live:
-                return
+                return None
             try:
-                started = self._monotonic()
-                outcomes = await self._through_outages(
-                    [lane for lane, _batch in live],
-                    partial(self._ledger.write, [batch for _lane, batch in live]),
-                )
+                return await self._write_once(live)
             except ReusedIds as reused:
                 if not await self._bury_reused(live, flights, reused):
-                    return
+                    return None
             except OutOfPosition as ahead:
-                log_event(log, "log_read_again", log=ahead.log, next_offset=ahead.next_offset)
-                self._drop(live, ahead.log)
+                self._read_again(live, ahead)
             except ChainBroken as broken:
-                self._drop(live, broken.log, why=str(broken))
-            else:
-                if outcomes is not None:
-                    self._metrics.committed(self._monotonic() - started)
-                    for (lane, _batch), outcome in zip(live, outcomes, strict=True):
-                        self._stored(lane, outcome)
-                return
+                if len(live) == 1:
+                    return self._stop(live[0][1].name, str(broken))
+                # The server does not say which log it is; written apart, each speaks for itself.
+                for lane, _batch in live:
+                    await self._write([flight for flight in flights if flight.lane is lane])
+                return None
+
+    async def _write_once(self, live: Sequence[tuple[Lane, PreparedBatch]]) -> None:
+        started = self._monotonic()
+        outcomes = await self._through_outages(
+            [lane for lane, _batch in live],
+            partial(self._ledger.write, [batch for _lane, batch in live]),
+        )
+        if outcomes is not None:
+            self._metrics.committed(self._monotonic() - started)
+            for (lane, _batch), outcome in zip(live, outcomes, strict=True):
+                self._stored(lane, outcome)
+
+    def _read_again(self, live: Iterable[tuple[Lane, PreparedBatch]], ahead: OutOfPosition) -> None:
+        """The log whose batch is ahead of the ledger; the batches of the others are written."""
+        name = next((batch.name for _lane, batch in live if str(batch.name) == ahead.log), None)
+        if name is None:
+            raise ahead
+        log_event(log, "log_read_again", log=ahead.log, next_offset=ahead.next_offset)
+        self.revoke(name.topic, name.partition)
+        self._control.reread(name.topic, name.partition)
 
     def _stored(self, lane: Lane, outcome: WriteOutcome) -> None:
         lane.head = outcome.head
@@ -336,6 +380,7 @@ class Delivery:
                     records[event.offset],
                     Reason.ID_REUSED,
                     "event_id: in the ledger with another content",
+                    batch.name.epoch,
                 )
                 for event in batch.events
                 if event.offset in offsets
@@ -350,24 +395,6 @@ class Delivery:
             if flight.lane.is_rotten(0, dead, self._limits):
                 await self._pause(flight)
         return True
-
-    def _drop(
-        self, live: Iterable[tuple[Lane, PreparedBatch]], name: str, *, why: str = ""
-    ) -> None:
-        """One log cannot go on with its batch: stop it (``why``), or read it again; the others are
-        written.
-        """
-        found = [batch for _lane, batch in live if str(batch.name) == name]
-        if not found:
-            raise ChainBroken(name, why or "the ledger refused a batch that was not written to it")
-        for batch in found:
-            topic, partition = batch.name.topic, batch.name.partition
-            self.revoke(topic, partition)
-            if why:
-                log_event(log, "log_stopped", level=logging.ERROR, log=name, why=why)
-                self._control.stop(topic, partition, why)
-            else:
-                self._control.reread(topic, partition)
 
     # --- waiting ---
 

@@ -1,0 +1,209 @@
+"""From fetched batches to the ledger: what one log cannot do keeps no other waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from hashlib import sha256
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from pipeline.domain.errors import ChainBroken, Reason, Unavailable
+from pipeline.domain.logs import LogName
+from pipeline.domain.records import (
+    DeadLetter,
+    LogHead,
+    PreparedBatch,
+    RecordBatch,
+    SealedEvent,
+    WriteOutcome,
+)
+from pipeline.metrics import Metrics
+from sinks.delivery import Delivery, DeliveryLimits
+from sinks.memory import MemoryLedger
+from tests.ledger_support import ARecord
+
+TOPIC = "audit.raw.authentication"
+LIMIT_S = 60.0
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def an_event(partition: int, offset: int) -> SealedEvent:
+    canonical = f"{partition}/{offset}".encode()
+    return SealedEvent(
+        event_id=sha256(canonical).digest()[:16],
+        family="authentication",
+        occurred_at_us=1,
+        offset=offset,
+        broker_timestamp_ms=1,
+        schema_id=1,
+        clear={},
+        opened={},
+        canonical=canonical,
+        leaf_hash=sha256(b"\0" + canonical).digest(),
+        blobs=(),
+        actor_ref=None,
+    )
+
+
+class Ledger(MemoryLedger):
+    """Refuses one partition's rows, without knowing whose they are, as a COPY of many logs does."""
+
+    refuses: int | None = None
+
+    async def write(self, batches: Sequence[PreparedBatch]) -> list[WriteOutcome]:
+        if self.refuses in [batch.name.partition for batch in batches]:
+            names = ", ".join(sorted(str(batch.name) for batch in batches))
+            raise ChainBroken(names, "the ledger refuses a row")
+        return list(await super().write(batches))
+
+
+class World:
+    """A delivery over some partitions of one topic; time passes only when it waits."""
+
+    def __init__(self, partitions: int, *, bad: Sequence[tuple[int, int]] = ()) -> None:
+        self.ledger = Ledger()
+        self.bad = set(bad)
+        self.too_large: set[int] = set()
+        self.letters: list[tuple[int, int]] = []
+        self.stopped: dict[int, str] = {}
+        self.now_s = 0.0
+        self.partitions = partitions
+        self.delivery = Delivery(
+            self.ledger,  # type: ignore[arg-type]
+            self,
+            self.publish,
+            (),
+            self,  # type: ignore[arg-type]
+            DeliveryLimits(2_000, 1 << 20, 1.0, 8.0, LIMIT_S, 0.5, 1_000),
+            Metrics(CollectorRegistry()),
+            sleep=self.sleep,
+            monotonic=lambda: self.now_s,
+        )
+
+    async def open(self) -> None:
+        for partition in range(self.partitions):
+            head = await self.ledger.open_log(TOPIC, partition, cluster_id="c", topic_id="t")
+            self.delivery.assign(head)
+
+    async def sleep(self, wait_s: float) -> None:
+        self.now_s += wait_s
+        await asyncio.sleep(0)
+
+    async def prepare(self, batches: Sequence[tuple[RecordBatch, LogHead]]) -> list[PreparedBatch]:
+        return [self._prepared(batch, head) for batch, head in batches]
+
+    def _prepared(self, batch: RecordBatch, head: LogHead) -> PreparedBatch:
+        dead, events = [], []
+        for record in batch.records:
+            if (batch.partition, record.offset) in self.bad:
+                letter = DeadLetter(TOPIC, batch.partition, record, Reason.TRUNCATED)
+                dead.append(letter)
+            else:
+                events.append(an_event(batch.partition, record.offset))
+        return PreparedBatch(
+            head.log_id, head.name, batch.start_offset, batch.end_offset, events, dead
+        )
+
+    async def publish(self, letters: Sequence[DeadLetter]) -> None:
+        for letter in letters:
+            if letter.partition in self.too_large:
+                raise ChainBroken(str(LogName(TOPIC, letter.partition)), "too large to be kept")
+        self.letters += [(letter.partition, letter.record.offset) for letter in letters]
+
+    def stored(self, head: LogHead) -> None:
+        """The transport's watermark."""
+
+    def stop(self, topic: str, partition: int, why: str) -> None:
+        assert topic == TOPIC
+        self.stopped[partition] = why
+
+    def submit(self, partition: int, first: int, count: int) -> None:
+        records: list[Any] = [ARecord(offset) for offset in range(first, first + count)]
+        self.delivery.submit(
+            RecordBatch(TOPIC, partition, first, first + count, records, 100 * count)
+        )
+
+    async def run(self, rounds: int = 200) -> None:
+        """Both tasks for a while; what one of them raises comes out."""
+        tasks = [
+            asyncio.ensure_future(self.delivery.run_prepare()),
+            asyncio.ensure_future(self.delivery.run_write()),
+        ]
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+            if any(task.done() for task in tasks):
+                break
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    def sizes(self) -> list[int]:
+        return [len(log.leaves) for log in self.ledger.logs.values()]
+
+
+@pytest.mark.anyio
+async def test_one_of_several_logs_that_the_ledger_refuses_stops_alone() -> None:
+    world = World(4)
+    await world.open()
+    world.ledger.refuses = 2
+    for partition in range(4):
+        world.submit(partition, 0, 5)
+
+    await world.run()
+
+    assert world.sizes() == [5, 5, 0, 5]
+    assert list(world.stopped) == [2]
+    assert "the ledger refuses a row" in world.stopped[2]
+    assert world.delivery.idle
+
+
+@pytest.mark.anyio
+async def test_a_letter_that_no_broker_takes_stops_its_log_alone() -> None:
+    world = World(3, bad=[(0, 1), (1, 2), (2, 0)])
+    await world.open()
+    world.too_large = {1}
+    for partition in range(3):
+        world.submit(partition, 0, 4)
+
+    await world.run()
+
+    assert list(world.stopped) == [1]
+    assert sorted(world.letters) == [(0, 1), (2, 0)]
+    assert world.sizes() == [3, 0, 3]
+    assert world.now_s == 0.0  # nobody waited as for a broker that is away
+    assert world.delivery.idle
+
+
+@pytest.mark.anyio
+async def test_a_ledger_that_is_away_for_less_than_the_limit_is_waited_for() -> None:
+    world = World(1)
+    await world.open()
+    world.ledger.outages_left = 8  # 1 + 2 + 4 + 8 + 8 + 8 + 8 + 8 s
+    world.submit(0, 0, 5)
+
+    await world.run()
+
+    assert LIMIT_S > world.now_s > LIMIT_S / 2
+    assert world.sizes() == [5]
+
+
+@pytest.mark.anyio
+async def test_a_ledger_that_is_away_for_longer_ends_the_worker() -> None:
+    world = World(1)
+    await world.open()
+    world.ledger.outages_left = 1_000
+    world.submit(0, 0, 5)
+
+    with pytest.raises(Unavailable):
+        await world.run()
+
+    assert LIMIT_S < world.now_s < LIMIT_S + 16
