@@ -36,7 +36,8 @@ CREATE TABLE IF NOT EXISTS dead_letter_key (
     reason text NOT NULL,
     raw_key_hash bytea,
     created_at timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (source_topic, source_partition, source_offset)
+    source_epoch integer NOT NULL CHECK (source_epoch >= 1),
+    PRIMARY KEY (source_topic, source_partition, source_offset, source_epoch)
 );
 ALTER TABLE dead_letter_key OWNER TO audit_owner;
 -- For: the dead letters of one raw key, which the erasure of a person destroys.
@@ -52,5 +53,7 @@ COMMENT ON COLUMN dead_letter_key.wrapped_key IS 'Key of the letter, wrapped by 
 COMMENT ON COLUMN dead_letter_key.reason IS 'Why the record was not accepted, as in the letter.';
 COMMENT ON COLUMN dead_letter_key.raw_key_hash IS 'Keyed hash of the record''s key; null when it had none.';
 COMMENT ON COLUMN dead_letter_key.created_at IS 'When the key was made.';
+COMMENT ON COLUMN dead_letter_key.source_epoch IS
+    'Epoch of the log that its partition fed: a replaced topic has the same offsets again.';
 
 COMMIT;

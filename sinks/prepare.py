@@ -39,10 +39,11 @@ _STEP = 200  # records after which other tasks get their turn: a few millisecond
 class _Going:
     """A batch on its way through: a place for each accepted event, in the order of offsets."""
 
-    __slots__ = ("batch", "dead", "events", "family", "keyless", "waiting")
+    __slots__ = ("batch", "dead", "events", "family", "head", "keyless", "waiting")
 
-    def __init__(self, batch: RecordBatch) -> None:
+    def __init__(self, batch: RecordBatch, head: LogHead) -> None:
         self.batch = batch
+        self.head = head
         self.family = family_of(batch.topic)
         self.events: list[SealedEvent | None] = []
         self.dead: list[DeadLetter] = []
@@ -51,19 +52,23 @@ class _Going:
         self.keyless: list[tuple[int, Record, Keyless]] = []
 
     def refuse(self, record: Record, refusal: InvalidRecord) -> None:
-        topic, partition = self.batch.topic, self.batch.partition
-        self.dead.append(DeadLetter(topic, partition, record, refusal.reason, refusal.detail))
+        name = self.head.name
+        self.dead.append(
+            DeadLetter(
+                name.topic, name.partition, record, refusal.reason, refusal.detail, name.epoch
+            )
+        )
 
     @property
     def names_unknown_tenant(self) -> bool:
         return any(one.reason is Reason.TENANT_UNKNOWN for one in self.dead)
 
-    def done(self, head: LogHead) -> PreparedBatch:
+    def done(self) -> PreparedBatch:
         events = cast("list[SealedEvent]", self.events)
         if self.waiting or self.keyless:  # else there is an event at every place
             events = [event for event in events if event is not None]
         start, end = self.batch.start_offset, self.batch.end_offset
-        return PreparedBatch(head.log_id, head.name, start, end, events, self.dead)
+        return PreparedBatch(self.head.log_id, self.head.name, start, end, events, self.dead)
 
 
 class Preparer:
@@ -106,18 +111,18 @@ class Preparer:
         Raises:
             Unavailable: The registry, the database or the journal does not answer; call again.
         """
-        under_way = [await self._go_through(batch) for batch, _head in batches]
+        under_way = [await self._go_through(batch, head) for batch, head in batches]
         if self.look_for_tenants and any(going.names_unknown_tenant for going in under_way):
             known = self._judge.tenants
             await self.look_for_tenants()
             if self._judge.tenants != known:
-                under_way = [await self._go_through(batch) for batch, _head in batches]
+                under_way = [await self._go_through(batch, head) for batch, head in batches]
         await self._seal_waiting(under_way)
-        return [going.done(head) for going, (_batch, head) in zip(under_way, batches, strict=True)]
+        return [going.done() for going in under_way]
 
-    async def _go_through(self, batch: RecordBatch) -> _Going:
+    async def _go_through(self, batch: RecordBatch, head: LogHead) -> _Going:
         """Decode and judge every record, and seal those whose keys are in memory."""
-        going = _Going(batch)
+        going = _Going(batch, head)
         for start in range(0, len(batch.records), _STEP):
             await asyncio.sleep(0)
             records = batch.records[start : start + _STEP]

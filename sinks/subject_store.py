@@ -44,22 +44,23 @@ INSERT INTO tenants (tenant, name, wrapped_key, retention_days) VALUES (%s, %s, 
 ON CONFLICT DO NOTHING
 """
 _CREATE_DEAD_LETTER_KEYS = """
-INSERT INTO dead_letter_key (source_topic, source_partition, source_offset, wrapped_key, reason,
-    raw_key_hash)
-SELECT * FROM unnest(%b::text[], %b::integer[], %b::bigint[], %b::bytea[], %b::text[], %b::bytea[])
-    AS proposed (topic, partition, "offset", wrapped_key, reason, raw_key_hash)
-ORDER BY topic, partition, "offset"
+INSERT INTO dead_letter_key (source_topic, source_partition, source_offset, source_epoch,
+    wrapped_key, reason, raw_key_hash)
+SELECT * FROM unnest(%b::text[], %b::integer[], %b::bigint[], %b::integer[], %b::bytea[], %b::text[],
+    %b::bytea[]) AS proposed (topic, partition, "offset", epoch, wrapped_key, reason, raw_key_hash)
+ORDER BY topic, partition, "offset", epoch
 ON CONFLICT DO NOTHING
 """
 _DEAD_LETTER_KEYS = """
-SELECT source_topic, source_partition, source_offset, wrapped_key
+SELECT source_topic, source_partition, source_offset, source_epoch, wrapped_key
 FROM dead_letter_key
-JOIN unnest(%s::text[], %s::integer[], %s::bigint[]) AS wanted (topic, partition, "offset")
+JOIN unnest(%s::text[], %s::integer[], %s::bigint[], %s::integer[])
+    AS wanted (topic, partition, "offset", epoch)
     ON source_topic = wanted.topic AND source_partition = wanted.partition
-    AND source_offset = wanted."offset"
+    AND source_offset = wanted."offset" AND source_epoch = wanted.epoch
 """
 
-Position = tuple[str, int, int]  # topic, partition, offset
+Position = tuple[str, int, int, int]  # topic, partition, offset, epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ class DeadLetterKey:
     topic: str
     partition: int
     offset: int
+    epoch: int
     wrapped_key: bytes
     reason: str
     raw_key_hash: bytes | None = None
@@ -76,7 +78,7 @@ class DeadLetterKey:
     @property
     def position(self) -> Position:
         """Of the record."""
-        return self.topic, self.partition, self.offset
+        return self.topic, self.partition, self.offset, self.epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,26 +217,20 @@ class SubjectStore:
         The first proposal for a position stays: a dead letter that is produced again after a crash
         is encrypted under the same key. Raises ``Unavailable``.
         """
-        topics = [key.topic for key in proposed]
-        partitions = [key.partition for key in proposed]
-        offsets = [key.offset for key in proposed]
+        positions = [key.position for key in proposed]
+        columns = [list(column) for column in zip(*positions, strict=True)] or [[], [], [], []]
         async with self._connection.session() as connection:
             made = await connection.execute(
                 _CREATE_DEAD_LETTER_KEYS,
                 [
-                    topics,
-                    partitions,
-                    offsets,
+                    *columns,
                     [key.wrapped_key for key in proposed],
                     [key.reason for key in proposed],
                     [key.raw_key_hash for key in proposed],
                 ],
             )
-        positions = list(zip(topics, partitions, offsets, strict=True))
         if made.rowcount == len(proposed):  # none was there before: no need to look
-            return {
-                position: key.wrapped_key for position, key in zip(positions, proposed, strict=True)
-            }
+            return {key.position: key.wrapped_key for key in proposed}
         return await self.stored_dead_letter_keys(positions)
 
     async def stored_dead_letter_keys(self, positions: Sequence[Position]) -> dict[Position, bytes]:
@@ -242,12 +238,12 @@ class SubjectStore:
 
         Raises ``Unavailable``.
         """
-        columns = [list(column) for column in zip(*positions, strict=True)] or [[], [], []]
+        columns = [list(column) for column in zip(*positions, strict=True)] or [[], [], [], []]
         async with self._connection.session() as connection:
             cursor = await connection.cursor(binary=True).execute(_DEAD_LETTER_KEYS, columns)
             return {
-                (topic, partition, offset): key
-                for topic, partition, offset, key in await cursor.fetchall()
+                (topic, partition, offset, epoch): key
+                for topic, partition, offset, epoch, key in await cursor.fetchall()
             }
 
 

@@ -1,15 +1,16 @@
 """The dead letter record: a raw record's original bytes, encrypted, with the reason in headers.
 
-Its identity is the source position (topic, partition, offset), which is also its Kafka key, so a
-letter that is written twice is one letter. Value, key and headers of the original are encrypted
+Its identity is the source position (topic, partition, offset, and the epoch of the log if that is
+not 1: a replaced topic has the same offsets again), which is also its Kafka key, so a letter that is
+written twice is one letter. Value, key and headers of the original are encrypted
 under a random key of this letter alone (table ``dead_letter_key``): without that key nothing of
 the original can be read. What is clear: reason, source position, broker time, size.
 
-    key      b"topic:partition:offset"
+    key      b"topic:partition:offset", or b"topic:partition:offset:epoch"
     value    nonce (12) ‖ AES-256-GCM(original value; nothing if it was empty or null)
     headers  audit-reason, audit-detail, audit-source-topic, audit-source-partition,
-             audit-source-offset, audit-source-timestamp-ms, audit-original,
-             audit-null-value = "1" if the original value was null
+             audit-source-offset, audit-source-epoch, audit-source-timestamp-ms,
+             audit-original, audit-null-value = "1" if the original value was null
 
 ``audit-original`` is nonce ‖ AES-256-GCM(canonical JSON {"headers": [[name, base64|null], …],
 "key": base64|null}). Associated data: the Kafka key, then one byte for the purpose (0x00 value,
@@ -29,6 +30,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from pipeline.domain.canonical import canonical_json
+from pipeline.domain.logs import FIRST_EPOCH
 from pipeline.domain.records import DeadLetter
 
 KEY_BYTES: Final = 32
@@ -40,6 +42,7 @@ DETAIL: Final = "audit-detail"
 SOURCE_TOPIC: Final = "audit-source-topic"
 SOURCE_PARTITION: Final = "audit-source-partition"
 SOURCE_OFFSET: Final = "audit-source-offset"
+SOURCE_EPOCH: Final = "audit-source-epoch"
 SOURCE_TIMESTAMP: Final = "audit-source-timestamp-ms"
 ORIGINAL: Final = "audit-original"
 NULL_VALUE: Final = "audit-null-value"
@@ -54,22 +57,26 @@ class LetterId(NamedTuple):
     topic: str
     partition: int
     offset: int
+    epoch: int = FIRST_EPOCH
 
     def __str__(self) -> str:
-        return f"{self.topic}:{self.partition}:{self.offset}"
+        position = f"{self.topic}:{self.partition}:{self.offset}"
+        return position if self.epoch == FIRST_EPOCH else f"{position}:{self.epoch}"
 
     @classmethod
     def parse(cls, text: str) -> LetterId:
         """Read back what ``str`` gave.
 
         Raises:
-            ValueError: The text is no ``topic:partition:offset``.
+            ValueError: The text is no ``topic:partition:offset`` or ``…:epoch``.
         """
-        rest, _, offset = text.rpartition(":")
-        topic, _, partition = rest.rpartition(":")
-        if not (topic and partition.isdecimal() and offset.isdecimal()):
-            raise ValueError("expected topic:partition:offset")
-        return cls(topic, int(partition), int(offset))
+        topic, *numbers = text.split(":")  # which no topic's name holds
+        if not topic or len(numbers) not in (2, 3) or not all(map(str.isdecimal, numbers)):
+            raise ValueError("expected topic:partition:offset, and :epoch if it is not 1")
+        identity = cls(topic, *map(int, numbers))
+        if str(identity) != text:
+            raise ValueError("expected numbers without leading zeros, and no epoch 1")
+        return identity
 
 
 class SealedLetter(NamedTuple):
@@ -104,7 +111,7 @@ class OriginalRecord:
 
 def letter_id(letter: DeadLetter) -> LetterId:
     """The identity of a letter: its source position."""
-    return LetterId(letter.topic, letter.partition, letter.record.offset)
+    return LetterId(letter.topic, letter.partition, letter.record.offset, letter.epoch)
 
 
 def key_context(identity: LetterId) -> bytes:
@@ -132,6 +139,7 @@ def seal_dead_letter(
         (SOURCE_TOPIC, identity.topic.encode()),
         (SOURCE_PARTITION, str(identity.partition).encode()),
         (SOURCE_OFFSET, str(identity.offset).encode()),
+        (SOURCE_EPOCH, str(identity.epoch).encode()),
         (SOURCE_TIMESTAMP, str(record.timestamp).encode()),
         (ORIGINAL, _encrypt(cipher, original, name + _ORIGINAL_PURPOSE, random_bytes)),
     ]
@@ -155,6 +163,7 @@ def read_label(
             by_name[SOURCE_TOPIC].decode(),
             int(by_name[SOURCE_PARTITION]),
             int(by_name[SOURCE_OFFSET]),
+            int(by_name.get(SOURCE_EPOCH, b"%d" % FIRST_EPOCH)),  # letters before 0.1.0 have none
         )
         label = LetterLabel(
             id=identity,

@@ -14,6 +14,8 @@ REDACTIONS_TOPIC = "audit.redactions"
 SIGNALS_TOPIC = "audit.signals"
 ALERTS_TOPIC = "audit.alerts"
 
+FIRST_EPOCH = 1
+
 
 def subject_of(topic: str) -> str:
     """The registry subject of a raw topic's values."""
@@ -34,7 +36,7 @@ class LogName:
 
     topic: str
     partition: int
-    epoch: int = 1
+    epoch: int = FIRST_EPOCH
 
     def __str__(self) -> str:
         return f"{self.topic}/{self.partition}/{self.epoch}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from pipeline.domain.errors import Reason
-from pipeline.domain.logs import LogName
+from pipeline.domain.logs import FIRST_EPOCH, LogName
 
 _EVENT_BYTES = 400
 _BYTES_PER_CANONICAL_BYTE = 4
@@ -130,6 +130,7 @@ class DeadLetter:
     record: Record
     reason: Reason
     detail: str = ""
+    epoch: int = FIRST_EPOCH  # of the log: the same offset of a replaced topic is another record
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from os import urandom
 from pipeline.codec.dead_letter_format import LetterId, key_context, letter_id
 from pipeline.domain.records import DeadLetter
 from pipeline.keys.provider import KEY_BYTES, KeyProvider
-from sinks.subject_store import DeadLetterKey, SubjectStore
+from sinks.subject_store import DeadLetterKey, Position, SubjectStore
 
 
 def letter_keys(
@@ -31,6 +31,7 @@ def letter_keys(
                     topic=identity.topic,
                     partition=identity.partition,
                     offset=identity.offset,
+                    epoch=identity.epoch,
                     wrapped_key=provider.wrap(key, key_context(identity)),
                     reason=letter.reason.value,
                     raw_key_hash=provider.mac(raw_key) if raw_key is not None else None,
@@ -38,9 +39,7 @@ def letter_keys(
             )
         return proposed
 
-    def unwrap(
-        stored: Mapping[tuple[str, int, int], bytes], identities: Sequence[LetterId]
-    ) -> list[bytes]:
+    def unwrap(stored: Mapping[Position, bytes], identities: Sequence[LetterId]) -> list[bytes]:
         return [provider.unwrap(stored[identity], key_context(identity)) for identity in identities]
 
     async def keys_of(letters: Sequence[DeadLetter]) -> Sequence[bytes]:

@@ -174,14 +174,19 @@ async def test_a_tenant_is_added_once_and_keeps_its_key(store: SubjectStore) -> 
 
 
 async def test_a_dead_letter_keeps_its_first_key(store: SubjectStore) -> None:
-    first = [DeadLetterKey("t", 0, offset, b"a%d" % offset, "malformed") for offset in (5, 3)]
-    second = [DeadLetterKey("t", 0, offset, b"b%d" % offset, "expired", b"h") for offset in (3, 4)]
+    first = [DeadLetterKey("t", 0, offset, 1, b"a%d" % offset, "malformed") for offset in (5, 3)]
+    second = [
+        DeadLetterKey("t", 0, 3, 1, b"b3", "expired", b"h"),
+        DeadLetterKey("t", 0, 4, 1, b"b4", "expired", b"h"),
+        DeadLetterKey("t", 0, 3, 2, b"c3", "expired", b"h"),  # of the topic that replaced it
+    ]
 
     await store.dead_letter_keys(first)
     held = await store.dead_letter_keys(second)
 
-    assert held == {("t", 0, 3): b"a3", ("t", 0, 4): b"b4"}
-    assert await store.stored_dead_letter_keys([("t", 0, 5), ("t", 1, 5)]) == {("t", 0, 5): b"a5"}
+    assert held == {("t", 0, 3, 1): b"a3", ("t", 0, 4, 1): b"b4", ("t", 0, 3, 2): b"c3"}
+    known = await store.stored_dead_letter_keys([("t", 0, 5, 1), ("t", 0, 5, 2), ("t", 1, 5, 1)])
+    assert known == {("t", 0, 5, 1): b"a5"}
     assert await store.stored_dead_letter_keys([]) == {}
 
 

@@ -64,7 +64,7 @@ def test_what_was_published_reads_back_and_files_add_up(tmp_path: Path) -> None:
     path = tmp_path / "ids.tsv"
     for event_id, position in published(1, 2):
         with ids_file(path) as ids:
-            ids.noting(str(event_id))(*position)
+            ids.noting(str(event_id))(position.topic, position.partition, position.offset)
 
     assert list(read_published(path)) == published(1, 2)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given
@@ -137,14 +137,39 @@ def test_any_other_record_is_refused_as_no_dead_letter(
         read_label(key, value, headers)
 
 
-@given(topic=st.text(min_size=1), partition=st.integers(0, 10**6), offset=st.integers(0, 2**63))
-def test_an_identity_reads_back(topic: str, partition: int, offset: int) -> None:
-    identity = LetterId(topic, partition, offset)
+@given(
+    topic=st.from_regex(r"[a-zA-Z0-9._-]{1,249}", fullmatch=True),  # as Kafka has them
+    partition=st.integers(0, 10**6),
+    offset=st.integers(0, 2**63),
+    epoch=st.integers(1, 4),
+)
+def test_an_identity_reads_back(topic: str, partition: int, offset: int, epoch: int) -> None:
+    identity = LetterId(topic, partition, offset, epoch)
 
     assert LetterId.parse(str(identity)) == identity
 
 
-@pytest.mark.parametrize("text", ["", "a:b:c", "topic:1", ":1:2", "t:-1:2", "t:1:²"])
+@pytest.mark.parametrize(
+    "text", ["", "a:b:c", "topic:1", ":1:2", "t:-1:2", "t:1:²", "t:1:2:3:4", "t:1:2:x"]
+)
 def test_what_is_no_identity_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="topic:partition:offset"):
         LetterId.parse(text)
+
+
+@pytest.mark.parametrize("text", ["t:01:2", "t:1:2:1"])
+def test_an_identity_is_written_in_one_way(text: str) -> None:
+    with pytest.raises(ValueError, match="leading zeros"):
+        LetterId.parse(text)
+
+
+def test_the_same_offset_of_a_replaced_topic_is_another_letter() -> None:
+    first, second = (
+        seal_dead_letter(replace(a_letter(ARecord()), epoch=epoch), KEY) for epoch in (1, 2)
+    )
+
+    assert first.key == b"audit.raw.authentication:2:7"
+    assert second.key == b"audit.raw.authentication:2:7:2"
+    assert open_dead_letter(*second, KEY).label.id == LetterId("audit.raw.authentication", 2, 7, 2)
+    with pytest.raises(ValueError, match="not a dead letter"):
+        read_label(first.key, second.value, second.headers)

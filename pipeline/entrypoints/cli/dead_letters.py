@@ -130,7 +130,7 @@ def letter_keys(
         ConfigurationError: The key provider is another than the one that wrapped them.
 
     """
-    positions: list[tuple[str, int, int]] = [letter.label.id for letter in letters]
+    positions: list[tuple[str, int, int, int]] = [letter.label.id for letter in letters]
     stored = call_keys(settings, lambda store: store.stored_dead_letter_keys(positions))
     return {
         LetterId(*position): provider.unwrap(wrapped, key_context(LetterId(*position)))
