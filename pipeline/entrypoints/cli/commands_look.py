@@ -10,7 +10,14 @@ from typing import Annotated
 import typer
 
 from pipeline.entrypoints.cli.options import Output
-from pipeline.entrypoints.cli.output import OutputFormat, Row, show_json, show_rows, suggest
+from pipeline.entrypoints.cli.output import (
+    OutputFormat,
+    Row,
+    progress,
+    show_json,
+    show_rows,
+    suggest,
+)
 
 
 class SettingsFormat(StrEnum):
@@ -64,7 +71,8 @@ def compare(
     from pipeline.entrypoints.cli.failures import ProblemFound
     from pipeline.settings import load_settings
 
-    comparison = compare_stores(load_settings(), ids_file)
+    with progress("comparing ids", None) as done:
+        comparison = compare_stores(load_settings(), ids_file, on_ids=done.advance)
     if output is OutputFormat.JSON:
         show_json(comparison.as_dict())
     else:

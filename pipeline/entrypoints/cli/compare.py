@@ -8,7 +8,7 @@ verified as it is read. Ids are held as 16 bytes each: a million of them in five
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +17,7 @@ from uuid import UUID
 from psycopg.rows import scalar_row
 
 from pipeline.domain.errors import ChainBroken
-from pipeline.domain.logs import LogName
+from pipeline.domain.logs import FIRST_EPOCH, LogName
 from pipeline.entrypoints.cli.database import connected
 from pipeline.entrypoints.cli.dead_letters import Selection, read_letters, select
 from pipeline.entrypoints.cli.output import Row
@@ -33,11 +33,27 @@ LISTED_MAX: Final = 20
 _PAGE: Final = 10_000
 _KEEP_ALIVE: Final = "2m"
 
+OnIds = Callable[[int], None]  # told how many ids more were read
+
+
+def _unwatched(_ids: int) -> None:
+    """Nobody wants to know."""
+
+
 Verified = dict[str, list[bytes]]  # log → ids of its archived leaves, from leaf 0 on
 
 # As bytes, in binary: an object per id costs more than the server's work.
 SELECT_LEAVES: Final = "SELECT uuid_send(event_id) FROM leaves"
 SELECT_ROWS: Final = "SELECT uuid_send(event_id) FROM audit_logs"
+# Logs of topics that are gone: their offsets mean other records now.
+SELECT_REPLACED: Final = """
+    SELECT topic, partition, epoch FROM log_heads AS head
+    WHERE topic_id <> (
+        SELECT newest.topic_id FROM log_heads AS newest
+        WHERE (newest.topic, newest.partition) = (head.topic, head.partition)
+        ORDER BY newest.epoch DESC LIMIT 1
+    )
+"""
 SELECT_LOGS: Final = "SELECT log_id, name FROM log_heads ORDER BY name"
 
 
@@ -119,6 +135,7 @@ def compare_stores(
     *,
     before: frozenset[bytes] = frozenset(),
     verified: Verified | None = None,
+    on_ids: OnIds = _unwatched,
 ) -> Comparison:
     """Read all stores and compare. Meant for when everything has drained.
 
@@ -132,12 +149,12 @@ def compare_stores(
 
     """
     published = list(read_published(ids_file)) if ids_file is not None else None
-    leaves = ledger_ids(settings, "leaves", SELECT_LEAVES)
+    leaves = ledger_ids(settings, "leaves", SELECT_LEAVES, on_ids)
     stores = [
         leaves,
-        ledger_ids(settings, "ledger", SELECT_ROWS),
-        index_ids(settings),
-        archive_ids(settings, {} if verified is None else verified),
+        ledger_ids(settings, "ledger", SELECT_ROWS, on_ids),
+        index_ids(settings, on_ids),
+        archive_ids(settings, {} if verified is None else verified, on_ids),
     ]
     dead: dict[LetterId, str] = {}
     reference = leaves.ids
@@ -159,12 +176,23 @@ def expected_ids(published: Collection[Published], dead: Collection[LetterId]) -
 
 
 def dead_positions(settings: Settings) -> dict[LetterId, str]:
-    """Every dead letter's source position and reason."""
-    letters = select(read_letters(settings), Selection())
-    return {letter.label.id: letter.label.reason for letter in letters}
+    """The source position and reason of each dead letter, without its epoch, which who publishes is not
+    told: of a topic that was replaced, only letters of the topic that is there now.
+    """
+    with connected(settings) as connection:
+        ended = {
+            (row["topic"], row["partition"], row["epoch"])
+            for row in connection.execute(SELECT_REPLACED).fetchall()
+        }
+    found = {}
+    for letter in select(read_letters(settings), Selection()):
+        identity = letter.label.id
+        if (identity.topic, identity.partition, identity.epoch) not in ended:
+            found[identity._replace(epoch=FIRST_EPOCH)] = letter.label.reason
+    return found
 
 
-def ledger_ids(settings: Settings, store: str, query: str) -> StoreIds:
+def ledger_ids(settings: Settings, store: str, query: str, on_ids: OnIds = _unwatched) -> StoreIds:
     """The ids that one of the ledger's tables holds."""
     with (
         connected(settings) as connection,
@@ -174,10 +202,10 @@ def ledger_ids(settings: Settings, store: str, query: str) -> StoreIds:
         # An export of a large trail takes longer than a call may.
         connection.execute("SET LOCAL statement_timeout = 0")
         cursor.execute(query, binary=True)
-        return _collect(store, cursor)
+        return _collect(store, cursor, on_ids)
 
 
-def index_ids(settings: Settings) -> StoreIds:
+def index_ids(settings: Settings, on_ids: OnIds = _unwatched) -> StoreIds:
     """The ids of all documents, from one point in time after a refresh."""
     with searching(settings) as client:
         pattern = f"{settings.index_prefix}-*"
@@ -203,12 +231,12 @@ def index_ids(settings: Settings) -> StoreIds:
                     yield bytes.fromhex(hit["_id"].replace("-", ""))
 
         try:
-            return _collect("index", ids())
+            return _collect("index", ids(), on_ids)
         finally:
             client.close_point_in_time(id=point)
 
 
-def archive_ids(settings: Settings, verified: Verified) -> StoreIds:
+def archive_ids(settings: Settings, verified: Verified, on_ids: OnIds = _unwatched) -> StoreIds:
     """The ids of all archived leaves; each object that is not in ``verified`` is, and that ranges abut.
 
     Raises:
@@ -217,11 +245,11 @@ def archive_ids(settings: Settings, verified: Verified) -> StoreIds:
     """
     with connected(settings) as connection:
         logs = connection.execute(SELECT_LOGS).fetchall()
-    return _collect("archive", asyncio.run(_archived(settings, logs, verified)))
+    return _collect("archive", asyncio.run(_archived(settings, logs, verified, on_ids)))
 
 
 async def _archived(
-    settings: Settings, logs: list[dict[str, Any]], verified: Verified
+    settings: Settings, logs: list[dict[str, Any]], verified: Verified, on_ids: OnIds
 ) -> list[bytes]:
     ids: list[bytes] = []
     async with object_store(settings) as store:
@@ -232,12 +260,14 @@ async def _archived(
         )
         for log in logs:
             of_log = verified.setdefault(log["name"], [])
-            await _verify(reader, LogName.parse(log["name"]), log["log_id"], of_log)
+            await _verify(reader, LogName.parse(log["name"]), log["log_id"], of_log, on_ids)
             ids += of_log
     return ids
 
 
-async def _verify(reader: ArchiveReader, name: LogName, log_id: int, ids: list[bytes]) -> None:
+async def _verify(
+    reader: ArchiveReader, name: LogName, log_id: int, ids: list[bytes], on_ids: OnIds
+) -> None:
     """Read the objects beyond the leaves whose ids are there, and add theirs."""
     async for found in reader.ranges(name, len(ids)):
         leaves = await reader.read(found, log_id)
@@ -245,14 +275,20 @@ async def _verify(reader: ArchiveReader, name: LogName, log_id: int, ids: list[b
             detail = f"the archive has leaf {leaves.first_leaf} after {len(ids) - 1}"
             raise ChainBroken(str(name), detail)
         ids += [event.event_id for event in leaves.events]
+        on_ids(len(leaves.events))
 
 
-def _collect(store: str, ids: Collection[bytes] | Iterator[bytes]) -> StoreIds:
+def _collect(
+    store: str, ids: Collection[bytes] | Iterator[bytes], on_ids: OnIds = _unwatched
+) -> StoreIds:
     count = 0
     distinct: set[bytes] = set()
     for event_id in ids:
         count += 1
         distinct.add(event_id)
+        if count % _PAGE == 0:
+            on_ids(_PAGE)
+    on_ids(count % _PAGE)
     return StoreIds(store, frozenset(distinct), count - len(distinct))
 
 
