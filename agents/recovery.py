@@ -44,12 +44,14 @@ class Recovery:
         archive: ArchiveReader,
         vault: Vault,
         read_journal: ReadJournal,
+        forget_keys: Callable[[], None],
     ) -> None:
         self._ledger = ledger
         self._keys = keys
         self._archive = archive
         self._vault = vault
         self._read_journal = read_journal
+        self._forget_keys = forget_keys
         self._turn = asyncio.Lock()
         self._keys_checked = False
 
@@ -66,6 +68,10 @@ class Recovery:
             if rolled_back or not self._keys_checked:
                 await self._recover_keys(wait_for_vault=rolled_back)
                 self._keys_checked = True
+            if rolled_back:
+                # A key that was made for a person since the rollback is not the one that leaves which
+                # are read again were sealed with: from now on the restored one is the newest.
+                self._forget_keys()
         try:
             restored = await restore_log(self._ledger, self._archive, head)
         except Unavailable as outage:

@@ -27,7 +27,7 @@ from botocore.exceptions import (
 )
 from urllib3.exceptions import HTTPError
 
-from pipeline.domain.errors import ConfigurationError, Unavailable
+from pipeline.domain.errors import AuditTrailError, ConfigurationError, Unavailable
 from pipeline.tls import failure
 
 if TYPE_CHECKING:
@@ -78,10 +78,17 @@ class Stored:
 
 
 class S3:
-    """A client and its threads. ``close`` once; a call in flight then ends by its own timeout."""
+    """A client and its threads. ``close`` once; a call in flight then ends by its own timeout.
 
-    def __init__(self, client: S3Client, *, threads: int = 4) -> None:
+    ``waits_for_permission``: what a person must mend is ``Unavailable``, too. A worker must not end,
+    nor its ledger wait, because a credential of the archive ran out.
+    """
+
+    def __init__(
+        self, client: S3Client, *, threads: int = 4, waits_for_permission: bool = False
+    ) -> None:
         self.client = client
+        self._waits_for_permission = waits_for_permission
         self.threads = ThreadPoolExecutor(threads, thread_name_prefix="s3")
 
     async def put(
@@ -208,14 +215,19 @@ class S3:
                 return None
             where = f"{error.operation_name}: {code}"
             if code in _WRONG_SETTINGS:
-                raise ConfigurationError(f"s3 refuses {where}") from None
+                raise self._refused(f"refuses {where}") from None
             raise Unavailable("s3", where) from None
         except (NoCredentialsError, PartialCredentialsError):
-            raise ConfigurationError("s3: no credentials (AUDIT_S3_ACCESS_KEY_ID)") from None
+            raise self._refused("no credentials (AUDIT_S3_ACCESS_KEY_ID)") from None
         except ParamValidationError:
             raise  # a bug of ours
         except (BotoCoreError, HTTPError, OSError) as error:
             raise Unavailable("s3", failure(error, "AUDIT_S3_CA_FILE")) from None
+
+    def _refused(self, why: str) -> AuditTrailError:
+        if self._waits_for_permission:
+            return Unavailable("s3", why)
+        return ConfigurationError(f"s3 {why}")
 
     async def close(self) -> None:
         """End the threads, then the connections."""
@@ -239,6 +251,7 @@ def connect(
     ca_file: str | None = None,
     timeout_s: float = 10.0,
     threads: int = 4,
+    waits_for_permission: bool = False,
 ) -> S3:
     """A client without retries; nothing is asked of the server yet.
 
@@ -263,4 +276,4 @@ def connect(
         aws_secret_access_key=secret_access_key or None,
         config=config,
     )
-    return S3(client, threads=threads)
+    return S3(client, threads=threads, waits_for_permission=waits_for_permission)

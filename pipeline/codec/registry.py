@@ -135,8 +135,14 @@ class SchemaRegistry:
         try:
             async with self._session.get(self._url + path) as response:
                 body = await response.read()
-                if response.status in _UNKNOWN:
+                if response.status in _UNKNOWN and _is_a_registrys(body):
                     return None
+                if response.status in _UNKNOWN:
+                    raise Unavailable(
+                        "registry",
+                        f"status {response.status} without a registry's error code: does"
+                        " AUDIT_REGISTRY_URL lead to one?",
+                    )
                 if response.status in _REFUSED:
                     raise Unavailable(
                         "registry",
@@ -149,3 +155,14 @@ class SchemaRegistry:
                 return orjson.loads(body)
         except (aiohttp.ClientError, TimeoutError, OSError, orjson.JSONDecodeError) as error:
             raise Unavailable("registry", failure(error, "AUDIT_REGISTRY_CA_FILE")) from error
+
+
+def _is_a_registrys(answer: bytes) -> bool:
+    """Whether an error comes from a registry: a proxy before it, or a wrong path, answers 404, too, and
+    that is no reason for a dead letter. Source: Confluent's REST interface (``error_code``).
+    """
+    try:
+        found = orjson.loads(answer)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(found, dict) and isinstance(found.get("error_code"), int)

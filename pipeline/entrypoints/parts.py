@@ -29,7 +29,7 @@ from pipeline.codec.judge import Horizon
 from pipeline.codec.limits import Limits
 from pipeline.codec.policy import SealingPolicy
 from pipeline.codec.registry import SchemaRegistry
-from pipeline.domain.errors import Unavailable
+from pipeline.domain.errors import ConfigurationError, Unavailable
 from pipeline.entrypoints.letter_keys import letter_keys
 from pipeline.keys.provider import load_provider, read_key_file
 from pipeline.keys.subjects import SubjectKeys
@@ -116,10 +116,23 @@ class Parts:
             async def follow(
                 follower: Follower = follower, prepare: Callable[[], Awaitable[None]] = prepare
             ) -> None:
-                await until_available(prepare, self.settings)
+                await self._prepared(follower.status().sink, prepare)
                 await follower.run()
 
             yield f"follow {follower.status().sink}", follow
+
+    async def _prepared(self, sink: str, prepare: Callable[[], Awaitable[None]]) -> None:
+        """A store that is away, or refuses this worker, delays itself alone, for as long as it takes."""
+        wait_s, said = self.settings.retry_first_s, ""
+        while True:
+            try:
+                return await prepare()
+            except (Unavailable, ConfigurationError) as refusal:
+                if str(refusal) != said:
+                    said = str(refusal)
+                    log_event(log, "store_waited_for", level=logging.ERROR, sink=sink, why=said)
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, self.settings.retry_max_s)
 
     async def learn_tenants(self) -> None:
         """Take the tenants as they are now. Raises ``Unavailable``."""
@@ -182,6 +195,7 @@ async def open_parts(settings: Settings, metrics: Metrics) -> AsyncIterator[Part
             secret_access_key=settings.s3_secret_access_key.get_secret_value(),
             ca_file=checked_ca_file(settings.s3_ca_file, "AUDIT_S3_CA_FILE"),
             timeout_s=timeout_s,
+            waits_for_permission=True,
         )
         retention: dict[str, int] = {}
         vault = Vault(objects, settings.s3_vault_bucket)
@@ -208,7 +222,12 @@ async def open_parts(settings: Settings, metrics: Metrics) -> AsyncIterator[Part
             vault_bucket=settings.s3_vault_bucket,
         )
         recovery = Recovery(
-            ledger, store, reader, vault, lambda offset: read_journal(settings, offset)
+            ledger,
+            store,
+            reader,
+            vault,
+            lambda offset: read_journal(settings, offset),
+            keys.forget,
         )
 
         async def open_index() -> None:

@@ -1,0 +1,80 @@
+"""After a rollback the keys in memory are asked for again: the restored ones are the newest."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import pytest
+
+from agents.recovery import Recovery
+from pipeline.domain.errors import Unavailable
+from pipeline.domain.logs import LogName
+from pipeline.domain.records import LogHead
+
+HEAD = LogHead(1, LogName("audit.raw.authentication", 0), 5, 10)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Stores:
+    """An archive and a vault with nothing in them, and a ledger that lost nothing."""
+
+    def __init__(self) -> None:
+        self.forgotten = 0
+        self.vault_is_down = False
+        everything = cast("Any", self)
+        self.recovery = Recovery(
+            everything, everything, everything, everything, self.journal, self.forget
+        )
+
+    def forget(self) -> None:
+        self.forgotten += 1
+
+    async def journal(self, _position: int) -> AsyncIterator[Any]:
+        for nothing in ():
+            yield nothing
+
+    async def newest_escrow(self) -> str | None:
+        return None
+
+    async def position(self, *_: Any) -> int:
+        return 0
+
+    async def read_tenants(self) -> AsyncIterator[Any]:
+        if self.vault_is_down:
+            raise Unavailable("s3")
+        for nothing in ():
+            yield nothing
+
+    async def read_escrow(self, _after: str | None) -> AsyncIterator[Any]:
+        for nothing in ():
+            yield nothing
+
+    async def ranges(self, *_: Any) -> AsyncIterator[Any]:
+        for nothing in ():
+            yield nothing
+
+
+@pytest.mark.anyio
+async def test_keys_in_memory_are_dropped_once_the_lost_ones_are_back() -> None:
+    stores = Stores()
+
+    assert await stores.recovery.recover(HEAD, rolled_back=False) == HEAD
+    assert stores.forgotten == 0
+    assert await stores.recovery.recover(HEAD, rolled_back=True) == HEAD
+    assert stores.forgotten == 1
+
+
+@pytest.mark.anyio
+async def test_a_vault_that_is_away_is_waited_for_only_after_a_rollback() -> None:
+    stores = Stores()
+    stores.vault_is_down = True
+
+    assert await stores.recovery.recover(HEAD, rolled_back=False) == HEAD
+    with pytest.raises(Unavailable):
+        await stores.recovery.recover(HEAD, rolled_back=True)
+    assert stores.forgotten == 0
