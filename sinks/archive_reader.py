@@ -74,6 +74,15 @@ class ArchiveReader:
             async for found in self._describe(name, *holder, from_leaf):
                 yield found
 
+    async def first_offset(self, name: LogName) -> int | None:
+        """Where a log began: the offset of its first archived leaf; None if it has none here.
+
+        Raises as ``ranges``.
+        """
+        async for found in self.ranges(name):
+            return found.info.first_offset
+        return None
+
     async def read(self, found: ArchivedRange, log_id: int) -> LeafRange:
         """The leaves of one object with their blobs; ``opened`` is empty.
 

@@ -113,11 +113,14 @@ class PostgresLedger:
         topic_id: str,
         first_offset: int = 0,
         end_offset: int | None = None,
+        begins_at: int | None = None,
     ) -> LogHead:
         """A new log for a topic-partition that was replaced, or whose records from ``first_offset``
         to ``end_offset - 1`` do not reach the position; a person decides this.
 
-        It begins at ``first_offset``. Where topic and log agree, the epoch that is there is returned.
+        It begins at ``first_offset``, or at ``begins_at``: a log that the ledger lost in a rollback and
+        the archive has begins where it began. Where topic and log agree, the epoch that is there is
+        returned.
 
         Raises:
             Unavailable: Ask again later.
@@ -130,7 +133,8 @@ class PostgresLedger:
             if not agrees:
                 epoch = row[7] + 1 if row else 1
                 name = LogName(topic, partition, epoch)
-                await _insert_head(connection, name, cluster_id, topic_id, first_offset)
+                begins = first_offset if begins_at is None else begins_at
+                await _insert_head(connection, name, cluster_id, topic_id, begins)
         return await self.open_log(topic, partition, cluster_id=cluster_id, topic_id=topic_id)
 
     async def write(self, batches: Sequence[PreparedBatch]) -> Sequence[WriteOutcome]:

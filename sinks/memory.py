@@ -69,6 +69,7 @@ class MemoryLedger:
         topic_id: str,
         first_offset: int = 0,
         end_offset: int | None = None,
+        begins_at: int | None = None,
     ) -> LogHead:
         """See ``PostgresLedger.open_epoch``."""
         self._answer()
@@ -79,7 +80,8 @@ class MemoryLedger:
         if log is None or not agrees:
             epoch = log.state.name.epoch + 1 if log else 1
             name = LogName(topic, partition, epoch)
-            log = self._make(name, cluster_id, topic_id, first_offset)
+            begins = first_offset if begins_at is None else begins_at
+            log = self._make(name, cluster_id, topic_id, begins)
         return log.state.head
 
     async def write(self, batches: Sequence[PreparedBatch]) -> Sequence[WriteOutcome]:

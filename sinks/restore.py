@@ -6,6 +6,7 @@ last offset on, so no leaf index ever gets a second hash. Both may be repeated.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from pipeline.domain.errors import ChainBroken
@@ -60,8 +61,15 @@ async def restore_keys(vault: Vault, key_store: TenantStore, *, after: str | Non
     return restored
 
 
-async def restore_log(ledger: RestorableLedger, archive: ArchiveReader, head: LogHead) -> LogHead:
-    """Append what the archive holds beyond the head; the head afterwards.
+async def restore_log(
+    ledger: RestorableLedger,
+    archive: ArchiveReader,
+    head: LogHead,
+    *,
+    on_leaves: Callable[[int], None] = lambda _leaves: None,
+) -> LogHead:
+    """Append what the archive holds beyond the head; the head afterwards. ``on_leaves`` is told how
+    many leaves more are durable.
 
     Raises:
         ChainBroken: The archive contradicts the ledger, or leaves between them are in neither.
@@ -79,7 +87,9 @@ async def restore_log(ledger: RestorableLedger, archive: ArchiveReader, head: Lo
             continue
         leaves = await archive.read(found, head.log_id)
         await _compare(ledger, leaves, head)
-        head = await ledger.restore(leaves.from_leaf(head.size), next_offset=info.next_offset)
+        size = head.size
+        head = await ledger.restore(leaves.from_leaf(size), next_offset=info.next_offset)
+        on_leaves(head.size - size)
     return head
 
 

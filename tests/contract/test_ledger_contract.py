@@ -78,6 +78,15 @@ async def test_another_topic_of_the_same_name_stops_the_log_until_a_new_epoch(
     assert new.log_id != old.log_id
 
 
+async def test_an_epoch_that_the_archive_has_begins_where_it_began(ledger: AnyLedger) -> None:
+    await open_log(ledger)
+
+    lost = {"cluster_id": "c-1", "topic_id": "t-2", "first_offset": 500, "end_offset": 900}
+    new = await ledger.open_epoch(TOPIC, 0, **lost, begins_at=100)
+
+    assert (new.name.epoch, new.next_offset) == (2, 100)
+
+
 async def test_accepted_events_become_leaves_in_order(ledger: AnyLedger) -> None:
     head = await open_log(ledger)
     events = [a_sealed_event(offset) for offset in range(7)]

@@ -47,6 +47,11 @@ async def ledger(gateway: Gateway) -> LedgerLog:
     return ledger
 
 
+async def test_the_archive_says_where_a_log_began(gateway: Gateway, ledger: LedgerLog) -> None:
+    assert await gateway.reader.first_offset(ledger.name) == ledger.events[0].offset
+    assert await gateway.reader.first_offset(new_log()) is None
+
+
 def rolled_back(ledger: LedgerLog, size: int) -> LedgerLog:
     return LedgerLog(ledger.name, size)
 

@@ -19,7 +19,7 @@ from pipeline.entrypoints.cli.kafka import (
     reader,
     watermarks,
 )
-from pipeline.entrypoints.cli.output import Row, say
+from pipeline.entrypoints.cli.output import Row, progress, say
 from pipeline.entrypoints.cli.pauses import require_raw
 from pipeline.entrypoints.cli.stores import call_keys, call_operations, object_store
 from sinks.archive_reader import ArchiveReader
@@ -29,6 +29,7 @@ from sinks.vault import Vault
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
+    from sinks.s3 import S3
     from sinks.subject_store import SubjectStore
 
 
@@ -52,8 +53,9 @@ def topic_identity(settings: Settings, topic: str) -> tuple[str, str]:
 
 def open_epoch(settings: Settings, topic: str, partition: int) -> LogHead:
     """The head of a new log for a topic-partition whose topic was replaced, or lost records that
-    the ledger was still to read; at the topic's first offset. Durable on return; where topic and
-    ledger agree, nothing changes.
+    the ledger was still to read; at the topic's first offset, or where the archive says that this
+    log began before the database was rolled back. Durable on return; where topic and ledger agree,
+    nothing changes.
 
     Raises:
         ConfigurationError: No such topic.
@@ -71,7 +73,17 @@ def open_epoch(settings: Settings, topic: str, partition: int) -> LogHead:
         raise ConfigurationError(f"{topic} has no partition {partition}")
     first_offset, end_offset = marks[partition]
 
+    heads = call_operations(settings, lambda operations: operations.heads())
+    epochs = [
+        row.name.epoch
+        for row in heads
+        if (row.name.topic, row.name.partition) == (topic, partition)
+    ]
+    following = LogName(topic, partition, max(epochs, default=0) + 1)
+
     async def open_it() -> LogHead:
+        async with object_store(settings) as objects:
+            archived = await _reader(settings, objects).first_offset(following)
         ledger = _ledger(settings)
         await ledger.open()
         try:
@@ -82,6 +94,7 @@ def open_epoch(settings: Settings, topic: str, partition: int) -> LogHead:
                 topic_id=topic_id,
                 first_offset=first_offset,
                 end_offset=end_offset,
+                begins_at=archived,
             )
         finally:
             await ledger.close()
@@ -113,15 +126,12 @@ def restore(settings: Settings, log: str) -> list[Row]:
                 vault = Vault(objects, settings.s3_vault_bucket)
                 say(f"keys from the vault: {await restore_keys(vault, store)}")
                 say(f"keys from the journal: {await _restore_journal(settings, store)}")
-                reader = ArchiveReader(
-                    objects,
-                    archive_bucket=settings.s3_archive_bucket,
-                    vault_bucket=settings.s3_vault_bucket,
-                )
-                for head in wanted:
-                    now = await ledger.head(head.log_id)
-                    after = await restore_log(ledger, reader, now)
-                    rows.append(_row(head.name, now, after))
+                reader = _reader(settings, objects)
+                with progress("leaves from the archive", None) as done:
+                    for head in wanted:
+                        now = await ledger.head(head.log_id)
+                        after = await restore_log(ledger, reader, now, on_leaves=done.advance)
+                        rows.append(_row(head.name, now, after))
         finally:
             await ledger.close()
 
@@ -139,6 +149,14 @@ async def _restore_journal(settings: Settings, store: SubjectStore) -> int:
             raise ConfigurationError(f"{place}: {error}") from error
         restored += await store.restore(entries)
     return restored
+
+
+def _reader(settings: Settings, objects: S3) -> ArchiveReader:
+    return ArchiveReader(
+        objects,
+        archive_bucket=settings.s3_archive_bucket,
+        vault_bucket=settings.s3_vault_bucket,
+    )
 
 
 def _ledger(settings: Settings) -> PostgresLedger:
