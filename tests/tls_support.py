@@ -21,12 +21,13 @@ sys.path.insert(0, str(ROOT / "infra" / "local"))
 from audit_stack import assemble, layout, settings  # noqa: E402
 from audit_stack.errors import NotReady  # noqa: E402
 from audit_stack.servers import broker, database  # noqa: E402
-from audit_stack.servers.base import JVM_OPTIONS, Server  # noqa: E402
+from audit_stack.servers.base import TOOL_OPTIONS, Server  # noqa: E402
 from audit_stack.stack import Stack  # noqa: E402
 
 from tests.tls_lines import LOOPBACK, Authority  # noqa: E402
 
 KAFKA_USER = "audit-worker"
+READER = "reader"  # may do nothing until it is given something; the same password
 READY_WITHIN_S = 60.0
 
 
@@ -78,20 +79,28 @@ def _prepare_broker(stack: Stack, authority: Authority, password: str) -> None:
         folder / "server.pem", b"".join(authority.certificate_for_loopback()).decode()
     )
     account.write_file(folder / "ca.pem", authority.ca_file.read_text(encoding="ascii"))
-    plain = broker.CONFIG.format(
+    port = stack.settings.port("kafka")
+    controller_port = stack.settings.port("kafka_controller")
+    config = broker.CONFIG.format(
         folder=folder,
-        port=stack.settings.port("kafka"),
-        controller_port=stack.settings.port("kafka_controller"),
+        listeners=f"""\
+listeners=SASL_SSL://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=SASL_SSL://127.0.0.1:{port}
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=SASL_SSL
+""",
+        controller_port=controller_port,
         message_max_bytes=broker.MESSAGE_MAX_BYTES,
     )
-    config = plain.replace("PLAINTEXT://", "SASL_SSL://").replace("=PLAINTEXT", "=SASL_SSL")
     module = "org.apache.kafka.common.security.scram.ScramLoginModule"
     config += f"""\
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL
 sasl.enabled.mechanisms=SCRAM-SHA-512
 sasl.mechanism.inter.broker.protocol=SCRAM-SHA-512
 listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={module} required \
 username="{KAFKA_USER}" password="{password}";
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:{KAFKA_USER};User:ANONYMOUS
 ssl.keystore.type=PEM
 ssl.keystore.location={folder}/server.pem
 ssl.truststore.type=PEM
@@ -99,12 +108,12 @@ ssl.truststore.location={folder}/ca.pem
 """
     account.write_file(folder / "server.properties", config)
     account.write_file(folder / "log4j2.properties", broker.LOGGING)
-    java = [stack.java, "-Xmx128m", *JVM_OPTIONS, "-XX:TieredStopAtLevel=1"]
+    java = [stack.java, *TOOL_OPTIONS]
     tool = ["-cp", str(stack.programs[broker.NAME] / "*"), "kafka.tools.StorageTool", "format"]
-    user = f"SCRAM-SHA-512=[name={KAFKA_USER},password={password}]"
+    users = [f"SCRAM-SHA-512=[name={name},password={password}]" for name in (KAFKA_USER, READER)]
     cluster = ["-t", "c2VjdXJlZC10ZXN0LWJyb2tlcg", "-c", str(folder / "server.properties")]
     subprocess.run(
-        [*java, *tool, *cluster, "--add-scram", user],
+        [*java, *tool, *cluster, *(word for user in users for word in ("--add-scram", user))],
         cwd=folder,
         check=True,
         capture_output=True,

@@ -18,10 +18,18 @@ from typing import Any
 
 import psycopg
 import pytest
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    ResourcePatternType,
+    ResourceType,
+)
 
 from agents.identity import TopicFacts
 from pipeline.codec.registry import SchemaRegistry
 from pipeline.domain.errors import AuditTrailError, ConfigurationError, Unavailable
+from pipeline.entrypoints.cli import doctor_access
 from pipeline.entrypoints.cli.compare import compare_stores
 from pipeline.entrypoints.cli.dead_letters import read_letters
 from pipeline.entrypoints.cli.doctor_keys import key_files, tenant_keys
@@ -29,14 +37,14 @@ from pipeline.entrypoints.cli.kafka import admin_client, producer
 from pipeline.entrypoints.cli.registry import RegistryClient
 from pipeline.entrypoints.cli.setup_steps import run_steps
 from pipeline.entrypoints.cli.stores import object_store, searching
-from pipeline.entrypoints.cli.topics import check_topics, topic_specs
+from pipeline.entrypoints.cli.topics import check_topics, create_topics, topic_specs
 from pipeline.settings import Settings, load_settings
 from pipeline.tls import checked_ca_file, client_context
 from sinks import bulk
 from sinks.ledger import PostgresLedger
 from tests.kms_server import key_service
 from tests.tls_lines import Authority, secured_line
-from tests.tls_support import ROOT, Secured, secured_servers
+from tests.tls_support import READER, ROOT, Secured, secured_servers
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio, pytest.mark.timeout(180)]
 
@@ -311,3 +319,32 @@ def test_a_worker_that_the_broker_refuses_ends_and_names_the_setting(secured: Se
     assert worker.returncode == 2, worker.stderr.decode()
     assert b"AUDIT_KAFKA_PASSWORD" in worker.stderr
     assert not [s for s in (WRONG, *secured.secrets) if s.encode() in worker.stderr]
+
+
+@pytest.mark.usefixtures("settings")
+def test_the_doctor_names_what_a_principal_may_not_do() -> None:
+    settings = load_settings()
+    reader = load_settings(kafka_username=READER)
+    admin = admin_client(settings)
+    create_topics(admin, topic_specs(settings), replicas=1, fix=False, timeout_s=10)
+    assert [finding.status for finding in doctor_access.kafka(settings)] == ["ok"]
+    with pytest.raises(ConfigurationError, match=r"topic audit\.raw"):
+        doctor_access.kafka(reader)  # it may not even know that they are there
+
+    for kind, name in ((ResourceType.TOPIC, "audit."), (ResourceType.GROUP, "audit-")):
+        rule = AclBinding(
+            kind,
+            name,
+            ResourcePatternType.PREFIXED,
+            f"User:{READER}",
+            "*",
+            AclOperation.READ,
+            AclPermissionType.ALLOW,
+        )
+        admin.create_acls([rule])[rule].result(10)
+
+    (finding,) = doctor_access.kafka(reader)
+    assert finding.status == "fail"
+    assert (
+        finding.detail == "lacks WRITE on topic audit.dead-letter, WRITE on topic audit.key-journal"
+    )

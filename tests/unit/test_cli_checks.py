@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.domain.errors import ConfigurationError, Unavailable
 from pipeline.entrypoints.cli.checks import Check, Finding, run_checks
+from pipeline.entrypoints.cli.doctor_access import CLUSTER_NEEDS, INDEX_NEEDS, index_finding
 from pipeline.entrypoints.cli.doctor_database import clock_finding, durability
 
 
@@ -78,3 +79,18 @@ def test_commits_that_may_be_lost_are_refused_as_the_worker_refuses_them(
     mode: str, fsync: str, statuses: list[str]
 ) -> None:
     assert [finding.status for finding in durability(mode, fsync)] == statuses
+
+
+def test_a_user_of_the_index_lacks_what_the_server_does_not_say_it_has() -> None:
+    cluster = dict.fromkeys(CLUSTER_NEEDS, True)
+    index = dict.fromkeys(INDEX_NEEDS, True)
+
+    def finding(**answer: object) -> Finding:
+        return index_finding("privileges", "audit-*", answer)
+
+    assert finding(cluster=cluster, index={"audit-*": index}).status == "ok"
+    lacking = finding(cluster=cluster, index={"audit-*": {**index, "create_doc": False}})
+    assert (lacking.status, lacking.detail) == ("fail", "lacks create_doc on audit-*")
+    lacking = finding(cluster={}, index={"audit-*": index})
+    assert (lacking.status, lacking.detail) == ("fail", "lacks manage_index_templates")
+    assert finding().status == "fail"

@@ -16,6 +16,7 @@ Examine = Callable[["Settings"], Sequence[Finding]]
 def all_checks(settings: Settings) -> list[Check]:
     """Every check, each bound to the settings; nothing is asked yet."""
     from pipeline.entrypoints.cli import (
+        doctor_access,
         doctor_database,
         doctor_kafka,
         doctor_keys,
@@ -31,11 +32,14 @@ def all_checks(settings: Settings) -> list[Check]:
         ("tenants", doctor_keys.tenant_keys),
         ("kafka", doctor_kafka.brokers),
         ("kafka topics", doctor_kafka.topics),
+        ("kafka permissions", doctor_access.kafka),
         ("kafka clock", doctor_kafka.clock),
         ("registry", doctor_stores.registry),
         ("elasticsearch", doctor_stores.search),
         ("index template", doctor_stores.template),
+        ("elasticsearch privileges", doctor_access.search),
         ("s3 buckets", doctor_stores.buckets),
+        ("s3 permissions", doctor_access.buckets),
     ]
     return [_bound(name, examine, settings) for name, examine in examinations]
 
