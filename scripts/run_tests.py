@@ -31,7 +31,7 @@ def main() -> int:
     environment = PORTS | dict(os.environ) | FOLDER
     started_at = time.monotonic()
     if options.chaos:
-        environment["AUDIT_CHAOS"] = "full"
+        environment |= {"AUDIT_CHAOS": "full", "AUDIT_STACK_JIT": "full"}
         with stack(environment, keep=options.keep) as settings:
             return pytest(environment | settings, "tests/chaos", *words)
     status = pytest(environment, "tests/unit", "--numprocesses=logical", *words)

@@ -226,7 +226,7 @@ def _refuse_other_settings(wanted: Settings, recorded: Settings) -> None:
         for setting in PORTS
         if wanted.port(setting.key) != recorded.port(setting.key)
     ]
-    detail = "; ".join(moved) or "other heap sizes, account or programs"
+    detail = "; ".join(moved) or "other heap sizes, compilers, account or programs"
     message = (
         f"the stack in {wanted.home} is up with other settings ({detail}): "
         "run down first, or set the same ones"

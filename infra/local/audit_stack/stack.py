@@ -1,7 +1,7 @@
 """One stack: everything that the servers' modules need to know."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from audit_stack.account import Account, server_account
@@ -51,5 +51,6 @@ def recorded_settings(settings: Settings) -> Settings:
     except FileNotFoundError:
         message = f"there is no stack in {settings.home}: run up first"
         raise StackError(message) from None
-    # A stack of an earlier release knows fewer listeners.
-    return Settings(**{**recorded, "ports": {**settings.ports, **recorded["ports"]}})
+    # A stack of an earlier release knows fewer settings and listeners.
+    known = {**asdict(settings), **recorded}
+    return Settings(**{**known, "ports": {**settings.ports, **recorded["ports"]}})

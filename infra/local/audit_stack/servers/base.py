@@ -11,13 +11,21 @@ import httpx
 
 from audit_stack.catalogue import maven_programs
 from audit_stack.errors import NotReady
+from audit_stack.settings import JIT_QUICK
 from audit_stack.stack import Stack
 from audit_stack.supervise import Command
 
 PROBE_TIMEOUT_S = 2.0
 # The serial collector suits heaps below 1 GB on few cores; without performance data the JVM
 # leaves nothing in the machine's temporary folder.
-JVM_OPTIONS = ("-XX:+UseSerialGC", "-XX:-UsePerfData")
+_JVM_OPTIONS = ("-XX:+UseSerialGC", "-XX:-UsePerfData")
+_QUICK = "-XX:TieredStopAtLevel=1"
+TOOL_OPTIONS = ("-Xmx128m", *_JVM_OPTIONS, _QUICK)  # of a Java program that runs for a second
+
+
+def jvm_options(stack: Stack) -> tuple[str, ...]:
+    """Options of every server's JVM but its heap."""
+    return (*_JVM_OPTIONS, _QUICK) if stack.settings.jit == JIT_QUICK else _JVM_OPTIONS
 
 
 def nothing(_stack: Stack) -> None:

@@ -2,6 +2,9 @@
 
 A record that the broker acknowledged is in the log of the only replica; it is flushed to
 disk by the operating system, as in any Kafka.
+
+Clients of a second listener are told the port of a proxy before it, so that every connection goes
+through that: the fault tests put theirs there, and otherwise nobody listens on it.
 """
 
 import base64
@@ -12,7 +15,13 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from audit_stack.errors import NotReady, StackError
-from audit_stack.servers.base import JVM_OPTIONS, PROBE_TIMEOUT_S, Server, maven_version
+from audit_stack.servers.base import (
+    PROBE_TIMEOUT_S,
+    TOOL_OPTIONS,
+    Server,
+    jvm_options,
+    maven_version,
+)
 from audit_stack.stack import Stack
 from audit_stack.supervise import Command
 
@@ -24,11 +33,7 @@ CONFIG = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-controller.listener.names=CONTROLLER
-inter.broker.listener.name=PLAINTEXT
-log.dirs={folder}/log
+{listeners}log.dirs={folder}/log
 auto.create.topics.enable=false
 delete.topic.enable=true
 message.max.bytes={message_max_bytes}
@@ -60,6 +65,15 @@ num.network.threads=2
 num.io.threads=4
 """
 
+LISTENERS = """\
+listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{behind_proxy_port},\\
+  CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxy_port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
+"""
+
 LOGGING = """\
 status = warn
 appender.console.type = Console
@@ -81,9 +95,15 @@ def _class_path(stack: Stack) -> str:
 def _prepare(stack: Stack) -> None:
     folder = stack.account.make_folder(stack.folder(NAME))
     stack.account.make_folder(folder / "tmp")
+    listeners = LISTENERS.format(
+        port=stack.settings.port("kafka"),
+        controller_port=stack.settings.port("kafka_controller"),
+        behind_proxy_port=stack.settings.port("kafka_behind_proxy"),
+        proxy_port=stack.settings.port("kafka_proxy"),
+    )
     config = CONFIG.format(
         folder=folder,
-        port=stack.settings.port("kafka"),
+        listeners=listeners,
         controller_port=stack.settings.port("kafka_controller"),
         message_max_bytes=MESSAGE_MAX_BYTES,
     )
@@ -97,7 +117,7 @@ def _format(stack: Stack) -> None:
     """Give the log folder its cluster id, which lives as long as the data."""
     folder = stack.folder(NAME)
     cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    java = [stack.java, "-Xmx128m", *JVM_OPTIONS, "-XX:TieredStopAtLevel=1"]
+    java = [stack.java, *TOOL_OPTIONS]
     tool = ["-cp", _class_path(stack), "kafka.tools.StorageTool", "format"]
     done = subprocess.run(
         [*java, *tool, "-t", cluster_id, "-c", str(folder / "server.properties")],
@@ -120,7 +140,7 @@ def _command(stack: Stack) -> Command:
             stack.java,
             f"-Xms{heap}",
             f"-Xmx{heap}",
-            *JVM_OPTIONS,
+            *jvm_options(stack),
             f"-Djava.io.tmpdir={folder / 'tmp'}",
             f"-Dlog4j2.configurationFile={folder}/log4j2.properties",
             "-cp",
@@ -154,7 +174,7 @@ SERVER = Server(
     name=NAME,
     title="Kafka",
     version=maven_version(NAME),
-    ports=("kafka", "kafka_controller"),
+    ports=("kafka", "kafka_controller", "kafka_behind_proxy"),
     prepare=_prepare,
     command=_command,
     probe=_probe,

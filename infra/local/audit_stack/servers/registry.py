@@ -5,7 +5,7 @@ started alone.
 """
 
 from audit_stack.servers import database
-from audit_stack.servers.base import JVM_OPTIONS, Server, maven_version, probe_http
+from audit_stack.servers.base import Server, jvm_options, maven_version, probe_http
 from audit_stack.stack import Stack
 from audit_stack.supervise import Command
 
@@ -28,7 +28,7 @@ def _command(stack: Stack) -> Command:
         argv=[
             str(stack.registry_java_home / "bin" / "java"),
             f"-Xmx{stack.settings.registry_heap}",
-            *JVM_OPTIONS,
+            *jvm_options(stack),
             f"-Djava.io.tmpdir={folder / 'tmp'}",
             "-jar",
             str(stack.programs[NAME] / "quarkus-run.jar"),

@@ -4,11 +4,13 @@ Security is off because the node listens on the loopback address only; no index 
 into being by itself.
 """
 
-from audit_stack.servers.base import JVM_OPTIONS, Server, maven_version, probe_http
+from audit_stack.servers.base import Server, jvm_options, maven_version, probe_http
 from audit_stack.stack import Stack
 from audit_stack.supervise import Command
 
 NAME = "elasticsearch"
+# Where cores are few, the search gives way to the ledger and its broker.
+NICENESS = 5
 
 CONFIG = """\
 cluster.name: audit-local
@@ -56,14 +58,19 @@ def _prepare(stack: Stack) -> None:
     account.write_file(config / "elasticsearch.yml", settings)
     account.write_file(config / "log4j2.properties", LOGGING)
     heap = stack.settings.elasticsearch_heap
-    options = [f"-Xms{heap}", f"-Xmx{heap}", *JVM_OPTIONS, f"-Djava.io.tmpdir={folder / 'tmp'}"]
+    options = [
+        f"-Xms{heap}",
+        f"-Xmx{heap}",
+        *jvm_options(stack),
+        f"-Djava.io.tmpdir={folder / 'tmp'}",
+    ]
     account.write_file(config / "jvm.options", "\n".join(options) + "\n")
 
 
 def _command(stack: Stack) -> Command:
     folder = stack.folder(NAME)
     return Command(
-        argv=[str(stack.programs[NAME] / "bin" / "elasticsearch")],
+        argv=["nice", "-n", str(NICENESS), str(stack.programs[NAME] / "bin" / "elasticsearch")],
         directory=folder,
         environment={
             "ES_JAVA_HOME": str(stack.java_home),
