@@ -43,6 +43,7 @@ class Stack:
         own = {
             "AUDIT_STACK_DIR": str(ROOT / ".stack-bench"),
             "AUDIT_STACK_PORT_BASE": "23500",
+            "AUDIT_STACK_JIT": "full",
             "AUDIT_STACK_ELASTICSEARCH_HEAP": "1g",  # with 512m both sides meet its circuit breaker
         }
         self._environment = {**own, **environment}
