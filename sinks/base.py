@@ -112,7 +112,9 @@ class Destination(Protocol):
         ...
 
     def forget(self, log_id: int) -> None:
-        """The log was revoked or must be read again: drop what is held for it."""
+        """The log was revoked or must be read again: drop what is held for it, and make durable no
+        leaf of it that a write under way has not begun to store: its leaves may not follow any more.
+        """
         ...
 
     async def close(self) -> None: ...

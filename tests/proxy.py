@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 import threading
+from collections import Counter
 from contextlib import suppress
 from enum import StrEnum
 from urllib.parse import urlsplit, urlunsplit
@@ -29,13 +30,16 @@ class Fault(StrEnum):
 class FaultProxy:
     """Before the server of ``url``, reached by ``self.url``; the fault may change at any time.
 
+    ``port``: where it listens; 0 for any. ``met``: how often each fault had something to spoil.
     ``answers_to_lose``: so many answers are replaced by a reset, whatever the fault.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, port: int = 0) -> None:
         parts = urlsplit(url)
         self._target = parts.hostname or "", parts.port or 0
         self._fault = Fault.NONE
+        self._near_port = port
+        self.met: Counter[Fault] = Counter()
         self._open: set[asyncio.StreamWriter] = set()
         self._commits = 0
         self.answers_to_lose = 0
@@ -49,6 +53,7 @@ class FaultProxy:
         credentials, at, _address = parts.netloc.rpartition("@")
         netloc = f"{credentials}{at}127.0.0.1:{self._port}"
         self.url = urlunsplit(parts._replace(netloc=netloc))
+        self.address = netloc
 
     def set(self, fault: Fault) -> None:
         """Change the fault. DOWN resets what is open; the others meet it when it is used."""
@@ -64,7 +69,7 @@ class FaultProxy:
     async def _run(self, serving: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._closing = asyncio.Event()
-        server = await asyncio.start_server(self._join, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._join, "127.0.0.1", self._near_port)
         self._port: int = server.sockets[0].getsockname()[1]
         serving.set()
         await self._closing.wait()
@@ -73,10 +78,12 @@ class FaultProxy:
 
     async def _reset_open(self) -> None:
         for writer in list(self._open):
+            self.met[self._fault] += 1
             _reset(writer)
 
     async def _join(self, near: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
         if self._fault is Fault.DOWN:
+            self.met[Fault.DOWN] += 1
             _reset(answer)
             return
         try:
@@ -108,12 +115,15 @@ class FaultProxy:
     ) -> None:
         while piece := await near.read(_CHUNK):
             if self._fault is Fault.RESET:
+                self.met[Fault.RESET] += 1
                 _reset(answer)
                 return
             await self._forward(piece, request)
 
     async def _pump_answers(self, far: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
         while piece := await far.read(_CHUNK):
+            if self._fault is not Fault.NONE:
+                self.met[self._fault] += 1
             while self._fault is Fault.SILENT:
                 await asyncio.sleep(_LOOK_S)
             if self._fault is Fault.CUT:

@@ -106,7 +106,8 @@ def letter(settings: Settings) -> DeadLetter:
     wrapped = load_provider(settings).wrap(key, key_context(identity))
     with psycopg.connect(settings.database_url.get_secret_value()) as connection:
         connection.execute(
-            "INSERT INTO dead_letter_key VALUES (%s, %s, %s, %s, %s)",
+            "INSERT INTO dead_letter_key (source_topic, source_partition, source_offset,"
+            " source_epoch, wrapped_key, reason) VALUES (%s, %s, %s, %s, %s, %s)",
             [*identity, wrapped, made.reason.value],
         )
     sealed = seal_dead_letter(made, key)

@@ -11,6 +11,17 @@ from pipeline.settings import Settings, load_settings
 from tests.chaos import figures
 from tests.chaos.processes import cli, free_port
 
+# It copies the whole database four times: before the others fill it.
+FIRST = "test_rollback.py"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    places = [place for place, item in enumerate(items) if item.path.parent == here]
+    ours = sorted((items[place] for place in places), key=lambda item: item.path.name != FIRST)
+    for place, item in zip(places, ours, strict=True):
+        items[place] = item
+
 
 @pytest.fixture(scope="session")
 def settings() -> Settings:

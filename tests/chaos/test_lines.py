@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,66 +13,90 @@ import pytest
 
 from pipeline.settings import Settings
 from tests.chaos.figures import report
-from tests.chaos.form import OUTAGE_S, RSS_MAX_MB
+from tests.chaos.form import FULL, OUTAGE_S, ROOT, RSS_MAX_MB
 from tests.chaos.load import Rates, publish, wait_drained, wait_for_flow
 from tests.chaos.processes import worker
 from tests.chaos.proof import prove
+from tests.chaos.versions import NewVersions
 from tests.proxy import Fault, FaultProxy
 
-pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(1_200)]
+pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(3_000)]
 
-DATABASE = "AUDIT_DATABASE_URL"
-RATE = 300
+REGISTRY, DATABASE = "AUDIT_REGISTRY_URL", "AUDIT_DATABASE_URL"
+BROKER = "AUDIT_KAFKA_BOOTSTRAP"
+RATE = 100 if FULL else 300
 BREAKS = (Fault.SLOW, Fault.CUT, Fault.RESET, Fault.SILENT, Fault.DOWN)
-# A silent line is only noticed after the timeout: each fault lasts longer than that.
 TIMEOUT_S = 1.5
-EACH_S = max(OUTAGE_S / 5, 2.5 * TIMEOUT_S)
+EACH_S = OUTAGE_S if FULL else 2.0
+SILENT_S = OUTAGE_S if FULL else 2.5 * TIMEOUT_S  # it is only noticed after the timeout
+ALL_S = (len(BREAKS) - 1) * EACH_S + SILENT_S
+OF_NEW_VERSION = 10  # events while the registry's line is bad
 
 
 @contextmanager
 def proxied(settings: Settings) -> Iterator[tuple[dict[str, FaultProxy], dict[str, str]]]:
-    """A proxy before each server but the broker, and the settings that lead through them.
-
-    The broker tells its clients its own address: it is stopped and paused instead.
-    """
+    """A proxy before each server, and the settings that lead through them."""
+    ports = _ports()
     proxies = {
-        "AUDIT_REGISTRY_URL": FaultProxy(settings.registry_url),
+        BROKER: FaultProxy(
+            f"kafka://127.0.0.1:{ports['kafka_behind_proxy']}", ports["kafka_proxy"]
+        ),
+        REGISTRY: FaultProxy(settings.registry_url),
         "AUDIT_ELASTICSEARCH_URL": FaultProxy(settings.elasticsearch_url),
         "AUDIT_S3_ENDPOINT_URL": FaultProxy(settings.s3_endpoint_url),
         DATABASE: FaultProxy(settings.database_url.get_secret_value()),
     }
     try:
-        yield proxies, {name: proxy.url for name, proxy in proxies.items()}
+        yield (
+            proxies,
+            {name: proxy.url for name, proxy in proxies.items()}
+            | {BROKER: proxies[BROKER].address},
+        )
     finally:
         for proxy in proxies.values():
             proxy.close()
 
 
-def test_lines_that_are_slow_cut_reset_silent_or_gone(settings: Settings, ids_file: Path) -> None:
+def _ports() -> dict[str, int]:
+    """Of the stack that the tests run on, as it noted them when it started."""
+    home = Path(os.environ.get("AUDIT_STACK_DIR") or ROOT / ".stack")
+    found: dict[str, int] = json.loads((home / "stack.json").read_bytes())["ports"]
+    return found
+
+
+def test_lines_that_are_slow_cut_reset_silent_or_gone(
+    settings: Settings, ids_file: Path, tmp_path: Path
+) -> None:
     with (
         proxied(settings) as (proxies, env),
         worker(**env, AUDIT_REQUEST_TIMEOUT_S=str(TIMEOUT_S), AUDIT_RETRY_MAX_S="1") as one,
     ):
         one.wait_ready()
-        faults = len(BREAKS) * len(proxies)
-        load = publish(settings, ids_file, int(EACH_S * faults * RATE), rate=RATE)
+        new = NewVersions(settings, tmp_path / "new.tsv")
+        load = publish(settings, ids_file, int(ALL_S * len(proxies) * RATE), rate=RATE)
         wait_for_flow(settings, one)
         for fault in BREAKS:
-            for proxy in proxies.values():
+            for name, proxy in proxies.items():
                 proxy.set(fault)
-                time.sleep(EACH_S)
+                if name == REGISTRY:  # it is asked once for each version
+                    new.publish(OF_NEW_VERSION)
+                time.sleep(SILENT_S if fault is Fault.SILENT else EACH_S)
                 proxy.set(Fault.NONE)
         load.wait()
+        with ids_file.open("ab") as published:
+            published.write(new.published())
         wait_drained(settings, load)
 
     prove(settings, load)
     report(
         "bad lines",
         events=load.published,
-        faults=faults,
+        faults=len(BREAKS) * len(proxies),
         starts=one.starts,
         peak_rss_mb=one.peak_rss_mb,
     )
+    for name, proxy in proxies.items():
+        assert all(proxy.met[fault] for fault in BREAKS), f"{name} met {proxy.met} only"
     assert one.starts == 1
     assert one.peak_rss_mb < RSS_MAX_MB
 

@@ -7,11 +7,13 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from pipeline.entrypoints.cli.kafka import producer
 from pipeline.settings import Settings
 from tests.chaos.figures import report
 from tests.chaos.load import Load, publish, stored, wait_drained
@@ -70,12 +72,14 @@ def test_a_topic_that_was_replaced_stops_until_a_person_opens_an_epoch(
     settings: Settings, tmp_path: Path, running: bool
 ) -> None:
     partitions = range(settings.raw_partitions)
+    bad = f"no event, {uuid4()}"
 
     def replace() -> Load:
         admin = admin_of(settings)
         admin.delete_topics([TOPIC])[TOPIC].result(30)
         time.sleep(2)  # the broker deletes in the background
         cli("topics", "create")
+        publish_first(settings, bad)
         load = publish(settings, tmp_path / "after.tsv", 1_000)
         load.wait()
         return load
@@ -95,6 +99,8 @@ def test_a_topic_that_was_replaced_stops_until_a_person_opens_an_epoch(
     for partition in partitions:  # a store may lack leaves of a log that ended
         assert len([log for log in epochs if log.startswith(f"{TOPIC}/{partition}/")]) > 1
     prove(settings, load)
+    newest = max(int(log.rpartition("/")[2]) for log in epochs if log.startswith(f"{TOPIC}/0/"))
+    assert cli("dead-letter", "show", f"{TOPIC}:0:0:{newest}") == bad
     report(
         "topic replaced, running" if running else "topic replaced",
         events=load.published,
@@ -135,6 +141,13 @@ class disturbed:  # noqa: N801 - used as a context manager
 def admin_of(settings: Settings) -> AdminClient:
     """To be held until its answers are there."""
     return AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
+
+
+def publish_first(settings: Settings, bad: str) -> None:
+    """A dead letter at an offset that topics before had, too."""
+    sending = producer(settings)
+    sending.produce(TOPIC, value=bad.encode(), partition=0)
+    assert sending.flush(30) == 0
 
 
 def wait_stopped(one: Worker, partition: int) -> str:

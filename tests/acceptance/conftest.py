@@ -1,0 +1,60 @@
+"""One worker on the stack whose settings AUDIT_* hold, and what it needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+import avro_schemas
+from pipeline.settings import Settings, load_settings
+from tests.acceptance.records import (
+    PORT,
+    ROOT,
+    cli,
+)
+
+
+@pytest.fixture(scope="module")
+def settings() -> Settings:
+    if "AUDIT_KAFKA_BOOTSTRAP" not in os.environ:
+        pytest.skip("no servers: start the local stack and export its audit.env")
+    return load_settings()
+
+
+@pytest.fixture(scope="module")
+def registered(settings: Settings) -> dict[str, int]:
+    """Schema ids by family."""
+    cli("migrate")
+    cli("tenants", "add", "acme")
+    ids = {}
+    for family in avro_schemas.families():
+        url = f"{settings.registry_url}/subjects/audit.raw.{family}-value/versions/1"
+        with urllib.request.urlopen(url) as answer:
+            ids[family] = json.load(answer)["id"]
+    return ids
+
+
+@pytest.fixture
+def worker(settings: Settings, registered: dict[str, int]) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.entrypoints.cli", "worker"],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "AUDIT_HTTP_PORT": PORT,
+            "AUDIT_SESSION_TIMEOUT_S": "6",
+            "AUDIT_ARCHIVE_MAX_AGE_S": "1",
+            "AUDIT_DEAD_LETTER_WINDOW": "200",
+        },
+        stderr=subprocess.DEVNULL,
+    )
+    yield process
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
