@@ -34,13 +34,28 @@ def main() -> int:
         environment |= {"AUDIT_CHAOS": "full", "AUDIT_STACK_JIT": "full"}
         with stack(environment, keep=options.keep) as settings:
             return pytest(environment | settings, "tests/chaos", *words)
-    status = pytest(environment, "tests/unit", "--numprocesses=logical", *words)
+    with fetching(environment):
+        status = pytest(environment, "tests/unit", "--numprocesses=logical", *words)
     if status:
         return status
     with stack(environment, keep=options.keep) as settings:
         status = pytest(environment | settings, "tests", "--ignore=tests/unit", *words)
     print(f"all tests in {time.monotonic() - started_at:.0f} s", file=sys.stderr)
     return status
+
+
+@contextmanager
+def fetching(environment: dict[str, str]) -> Iterator[None]:
+    """The servers' programs come while the block runs; ``up`` says what did not come, and tries again."""
+    print("fetching the servers beside the unit tests, unless they are there", file=sys.stderr)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    coming = subprocess.Popen([*STACK, "fetch"], env=environment, **quiet)
+    try:
+        yield
+        coming.wait()
+    finally:
+        coming.terminate()
+        coming.wait()
 
 
 @contextmanager

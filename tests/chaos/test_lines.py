@@ -69,7 +69,12 @@ def test_lines_that_are_slow_cut_reset_silent_or_gone(
 ) -> None:
     with (
         proxied(settings) as (proxies, env),
-        worker(**env, AUDIT_REQUEST_TIMEOUT_S=str(TIMEOUT_S), AUDIT_RETRY_MAX_S="1") as one,
+        worker(
+            **env,
+            AUDIT_REQUEST_TIMEOUT_S=str(TIMEOUT_S),
+            AUDIT_RETRY_MAX_S="1",
+            AUDIT_ARCHIVE_MAX_AGE_S="0.5",  # so that each fault of its line meets an object
+        ) as one,
     ):
         one.wait_ready()
         new = NewVersions(settings, tmp_path / "new.tsv")
