@@ -15,7 +15,7 @@ from pipeline.settings import Settings
 from tests.chaos.figures import report
 from tests.chaos.form import FULL, OUTAGE_S, ROOT, RSS_MAX_MB
 from tests.chaos.load import Rates, publish, wait_drained, wait_for_flow
-from tests.chaos.processes import worker
+from tests.chaos.processes import wait_until, worker
 from tests.chaos.proof import prove
 from tests.chaos.versions import NewVersions
 from tests.proxy import Fault, FaultProxy
@@ -30,6 +30,7 @@ TIMEOUT_S = 1.5
 EACH_S = OUTAGE_S if FULL else 2.0
 SILENT_S = OUTAGE_S if FULL else 2.5 * TIMEOUT_S  # it is only noticed after the timeout
 ALL_S = (len(BREAKS) - 1) * EACH_S + SILENT_S
+SPARE_S = 8.0  # of load, for faults that last longer
 OF_NEW_VERSION = 10  # events while the registry's line is bad
 
 
@@ -78,7 +79,7 @@ def test_lines_that_are_slow_cut_reset_silent_or_gone(
     ):
         one.wait_ready()
         new = NewVersions(settings, tmp_path / "new.tsv")
-        load = publish(settings, ids_file, int(ALL_S * len(proxies) * RATE), rate=RATE)
+        load = publish(settings, ids_file, int((ALL_S * len(proxies) + SPARE_S) * RATE), rate=RATE)
         wait_for_flow(settings, one)
         for fault in BREAKS:
             for name, proxy in proxies.items():
@@ -86,6 +87,8 @@ def test_lines_that_are_slow_cut_reset_silent_or_gone(
                 if name == REGISTRY:  # it is asked once for each version
                     new.publish(OF_NEW_VERSION)
                 time.sleep(SILENT_S if fault is Fault.SILENT else EACH_S)
+                # Where intake still comes back from the fault before, it lasts until there is traffic.
+                wait_until(lambda at=(proxy, fault): at[0].met[at[1]], 20, f"{name} meets {fault}")
                 proxy.set(Fault.NONE)
         load.wait()
         with ids_file.open("ab") as published:
@@ -100,8 +103,6 @@ def test_lines_that_are_slow_cut_reset_silent_or_gone(
         starts=one.starts,
         peak_rss_mb=one.peak_rss_mb,
     )
-    for name, proxy in proxies.items():
-        assert all(proxy.met[fault] for fault in BREAKS), f"{name} met {proxy.met} only"
     assert one.starts == 1
     assert one.peak_rss_mb < RSS_MAX_MB
 
