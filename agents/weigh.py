@@ -8,6 +8,7 @@ thirty times as much, and sixteen million of them fit into a batch that inflates
 from __future__ import annotations
 
 from pipeline.domain.errors import AuditTrailError
+from sinks.ocf import read_long
 
 RECORD_BYTES = 200
 HEADER_BYTES = 100
@@ -40,7 +41,7 @@ def check_records(records: bytes | memoryview, limit: int) -> None:
     at = total = 0
     try:
         while at < len(records):
-            length, at = _varint(records, at)
+            length, at = read_long(records, at)
             if length < _RECORD_MIN_BYTES:
                 return
             end = at + length
@@ -73,20 +74,8 @@ def _headers(records: bytes | memoryview, at: int) -> int:
     """How many headers a record has, that begins (after its length) at ``at``."""
     at += 1  # attributes
     for _delta in ("timestamp", "offset"):
-        _, at = _varint(records, at)
+        _, at = read_long(records, at)
     for _part in ("key", "value"):
-        length, at = _varint(records, at)
+        length, at = read_long(records, at)
         at += max(length, 0)
-    return max(_varint(records, at)[0], 0)
-
-
-def _varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
-    """A zigzag varint, and where it ends. Raises ``IndexError`` past the end."""
-    shift = value = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return (value >> 1) ^ -(value & 1), at
-        shift += 7
+    return max(read_long(records, at)[0], 0)

@@ -118,18 +118,18 @@ def _blocks(body: bytes) -> Iterator[tuple[int, bytes]]:
     if body[:4] != b"Obj\x01":
         raise ValueError("not an object container file")
     metadata = {}
-    entries, at = _read_long(body, 4)
+    entries, at = read_long(body, 4)
     while entries:
         for _ in range(entries):
             key, at = _read_bytes(body, at)
             metadata[key], at = _read_bytes(body, at)
-        entries, at = _read_long(body, at)
+        entries, at = read_long(body, at)
     if metadata.get(b"avro.codec") != b"zstandard":
         raise ValueError("the codec is not zstandard")
     sync, at = body[at : at + 16], at + 16
     decompressor = zstandard.ZstdDecompressor()
     while at < len(body):
-        count, at = _read_long(body, at)
+        count, at = read_long(body, at)
         packed, at = _read_bytes(body, at)
         if body[at : at + 16] != sync:
             raise ValueError("a block does not end with the sync marker")
@@ -139,7 +139,10 @@ def _blocks(body: bytes) -> Iterator[tuple[int, bytes]]:
         yield count, decompressor.decompress(packed)
 
 
-def _read_long(body: bytes, at: int) -> tuple[int, int]:
+def read_long(body: bytes | memoryview, at: int) -> tuple[int, int]:
+    """A zigzag varint, as Avro and Kafka's records have it, and where it ends. Raises ``IndexError`` past
+    the end.
+    """
     shift = number = 0
     while True:
         byte = body[at]
@@ -151,7 +154,7 @@ def _read_long(body: bytes, at: int) -> tuple[int, int]:
 
 
 def _read_bytes(body: bytes, at: int) -> tuple[bytes, int]:
-    length, at = _read_long(body, at)
+    length, at = read_long(body, at)
     if not 0 <= length <= len(body) - at:
         raise ValueError("a length that points outside of the file")
     return body[at : at + length], at + length

@@ -218,12 +218,11 @@ class SubjectStore:
         is encrypted under the same key. Raises ``Unavailable``.
         """
         positions = [key.position for key in proposed]
-        columns = [list(column) for column in zip(*positions, strict=True)] or [[], [], [], []]
         async with self._connection.session() as connection:
             made = await connection.execute(
                 _CREATE_DEAD_LETTER_KEYS,
                 [
-                    *columns,
+                    *_columns(positions),
                     [key.wrapped_key for key in proposed],
                     [key.reason for key in proposed],
                     [key.raw_key_hash for key in proposed],
@@ -238,13 +237,19 @@ class SubjectStore:
 
         Raises ``Unavailable``.
         """
-        columns = [list(column) for column in zip(*positions, strict=True)] or [[], [], [], []]
         async with self._connection.session() as connection:
-            cursor = await connection.cursor(binary=True).execute(_DEAD_LETTER_KEYS, columns)
+            cursor = await connection.cursor(binary=True).execute(
+                _DEAD_LETTER_KEYS, _columns(positions)
+            )
             return {
                 (topic, partition, offset, epoch): key
                 for topic, partition, offset, epoch, key in await cursor.fetchall()
             }
+
+
+def _columns(positions: Sequence[Position]) -> list[list[object]]:
+    """Topics, partitions, offsets and epochs."""
+    return [list(column) for column in zip(*positions, strict=True)] or [[], [], [], []]
 
 
 def _us(time: datetime) -> int:

@@ -41,6 +41,7 @@ from pipeline.tls import checked_ca_file, client_context
 from sinks import bulk, s3
 from sinks.archive import ArchiveDestination
 from sinks.archive_reader import ArchiveReader
+from sinks.backoff import Backoff
 from sinks.documents import Documents
 from sinks.follower import Follower, FollowerSettings
 from sinks.index import IndexDestination
@@ -123,7 +124,7 @@ class Parts:
 
     async def _prepared(self, sink: str, prepare: Callable[[], Awaitable[None]]) -> None:
         """A store that is away, or refuses this worker, delays itself alone, for as long as it takes."""
-        wait_s, said = self.settings.retry_first_s, ""
+        backoff, said = Backoff(self.settings.retry_first_s, self.settings.retry_max_s), ""
         while True:
             try:
                 return await prepare()
@@ -131,8 +132,7 @@ class Parts:
                 if str(refusal) != said:
                     said = str(refusal)
                     log_event(log, "store_waited_for", level=logging.ERROR, sink=sink, why=said)
-            await asyncio.sleep(wait_s)
-            wait_s = min(2 * wait_s, self.settings.retry_max_s)
+            await asyncio.sleep(backoff.next_s())
 
     async def learn_tenants(self) -> None:
         """Take the tenants as they are now. Raises ``Unavailable``."""

@@ -37,9 +37,8 @@ class Planned(NamedTuple):
 
 _MARK_EVERY = 50
 _ASK_EVERY_S = 0.1
-_ASKED_MAX = (
-    200  # the longest waiting ones: where the index is behind, asking does not slow it more
-)
+# The longest waiting ones: where the index is behind, asking does not slow it more.
+_ASKED_MAX = 200
 _LINGER_MS = 20
 _TRIED = 2_000  # events, to see how long an event takes to prepare
 _SPARE = 1.2

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 
@@ -14,11 +13,7 @@ import pytest
 
 import avro_schemas
 from pipeline.settings import Settings, load_settings
-from tests.acceptance.records import (
-    PORT,
-    ROOT,
-    cli,
-)
+from tests.acceptance.records import cli, start_worker
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +38,8 @@ def registered(settings: Settings) -> dict[str, int]:
 
 @pytest.fixture
 def worker(settings: Settings, registered: dict[str, int]) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.entrypoints.cli", "worker"],
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "AUDIT_HTTP_PORT": PORT,
-            "AUDIT_SESSION_TIMEOUT_S": "6",
-            "AUDIT_ARCHIVE_MAX_AGE_S": "1",
-            "AUDIT_DEAD_LETTER_WINDOW": "200",
-        },
-        stderr=subprocess.DEVNULL,
+    process = start_worker(
+        subprocess.DEVNULL, AUDIT_ARCHIVE_MAX_AGE_S="1", AUDIT_DEAD_LETTER_WINDOW="200"
     )
     yield process
     process.send_signal(signal.SIGTERM)

@@ -48,6 +48,21 @@ def cli(*words: str, **env: str) -> bytes:
     return done.stdout
 
 
+def start_worker(stderr: Any, **env: str) -> subprocess.Popen[bytes]:
+    """A worker whose pages are at ``PORT``."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.entrypoints.cli", "worker"],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "AUDIT_HTTP_PORT": PORT,
+            "AUDIT_SESSION_TIMEOUT_S": "6",
+            **env,
+        },
+        stderr=stderr,
+    )
+
+
 def body(event: dict[str, Any], schema: dict[str, Any] | None = None) -> bytes:
     out = io.BytesIO()
     parsed = fastavro.parse_schema(schema or avro_schemas.load(FAMILY))

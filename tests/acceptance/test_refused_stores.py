@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,13 +14,12 @@ from pipeline.codec.wire import frame
 from pipeline.settings import Settings
 from tests.acceptance.records import (
     FAMILY,
-    PORT,
-    ROOT,
     an_acme_event,
     body,
     next_offset,
     publish,
     ready,
+    start_worker,
     stored,
     wait_until,
 )
@@ -66,19 +62,12 @@ def test_the_ledger_goes_on_while_both_stores_refuse_the_worker(
     log = tmp_path / "worker.log"
     event = an_acme_event()
     with log.open("wb") as lines:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.entrypoints.cli", "worker"],
-            env={
-                **os.environ,
-                "PYTHONPATH": str(ROOT),
-                "AUDIT_HTTP_PORT": PORT,
-                "AUDIT_SESSION_TIMEOUT_S": "6",
-                "AUDIT_ELASTICSEARCH_URL": refusing_url,
-                "AUDIT_S3_SECRET_ACCESS_KEY": "wrong-key-that-nobody-may-see",
-                "AUDIT_FOLLOWER_LAGGING_S": "0.5",
-                "AUDIT_ARCHIVE_MAX_AGE_S": "0.5",
-            },
-            stderr=lines,
+        worker = start_worker(
+            lines,
+            AUDIT_ELASTICSEARCH_URL=refusing_url,
+            AUDIT_S3_SECRET_ACCESS_KEY="wrong-key-that-nobody-may-see",
+            AUDIT_FOLLOWER_LAGGING_S="0.5",
+            AUDIT_ARCHIVE_MAX_AGE_S="0.5",
         )
         try:
             offsets = publish(settings, 1, frame(registered[FAMILY], body(event)))

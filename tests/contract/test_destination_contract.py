@@ -155,11 +155,6 @@ DESTINATIONS: list[Any] = [
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(params=DESTINATIONS)
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     open_store: OpenStore = request.param

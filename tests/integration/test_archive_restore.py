@@ -29,11 +29,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def gateway() -> AsyncIterator[Gateway]:
     async with open_gateway() as gateway:
         yield gateway

@@ -37,11 +37,6 @@ NOVEMBER_ENDS_US = 1_764_547_200_000_000
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def server() -> AsyncIterator[IndexServer]:
     async with open_index_server() as opened:
         yield opened

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -18,39 +17,16 @@ from pipeline.domain.records import (
     LogHead,
     PreparedBatch,
     RecordBatch,
-    SealedEvent,
     WriteOutcome,
 )
 from pipeline.metrics import Metrics
 from sinks.delivery import Delivery, DeliveryLimits
 from sinks.memory import MemoryLedger
 from tests.ledger_support import ARecord
+from tests.unit.follower_support import an_event
 
 TOPIC = "audit.raw.authentication"
 LIMIT_S = 60.0
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-def an_event(partition: int, offset: int) -> SealedEvent:
-    canonical = f"{partition}/{offset}".encode()
-    return SealedEvent(
-        event_id=sha256(canonical).digest()[:16],
-        family="authentication",
-        occurred_at_us=1,
-        offset=offset,
-        broker_timestamp_ms=1,
-        schema_id=1,
-        clear={},
-        opened={},
-        canonical=canonical,
-        leaf_hash=sha256(b"\0" + canonical).digest(),
-        blobs=(),
-        actor_ref=None,
-    )
 
 
 class Ledger(MemoryLedger):

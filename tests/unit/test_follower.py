@@ -22,11 +22,6 @@ from tests.unit.follower_support import (
 )
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @settings(max_examples=300, deadline=None)
 @given(
     steps=st.lists(STEPS, min_size=10, max_size=50),

@@ -24,11 +24,6 @@ HEAD = LogHead(1, LogName(*ONE), 5, 10)
 FOREVER_S = 3_600.0
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Servers:
     """Consumer, delivery, ledger, topics, operators and recovery of one partition."""
 

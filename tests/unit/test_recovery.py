@@ -15,11 +15,6 @@ from pipeline.domain.records import LogHead
 HEAD = LogHead(1, LogName("audit.raw.authentication", 0), 5, 10)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Stores:
     """An archive and a vault with nothing in them, and a ledger that lost nothing."""
 

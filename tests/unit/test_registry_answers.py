@@ -12,11 +12,6 @@ from pipeline.domain.errors import InvalidRecord, Reason, Unavailable
 SUBJECT = "audit.raw.authentication-value"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def ask(status: int, body: str) -> None:
     """The registry's answer to every request."""
 

@@ -14,11 +14,6 @@ from agents.transport import BatchConsumer
 ONE, TWO = TP("audit.raw.authentication", 0), TP("audit.raw.authentication", 1)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Fetching(BatchConsumer):
     """Two partitions placed, and fetches that a rebalance comes into; no broker, no Faust."""
 

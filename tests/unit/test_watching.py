@@ -25,11 +25,6 @@ ONE, TWO = TP("audit.raw.authentication", 0), TP("audit.raw.data-access", 1)
 TOPIC_ID = "topic-1"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @dataclass
 class World:
     """Two partitions that are read, at offsets 10 and 20, and what their servers answer."""

@@ -22,7 +22,7 @@ from pipeline.entrypoints.cli.database import connected
 from pipeline.entrypoints.cli.dead_letters import Selection, read_letters, select
 from pipeline.entrypoints.cli.output import Row
 from pipeline.entrypoints.cli.published import Published, read_published
-from pipeline.entrypoints.cli.stores import object_store, searching
+from pipeline.entrypoints.cli.stores import archive_reader, object_store, searching
 from sinks.archive_reader import ArchiveReader
 
 if TYPE_CHECKING:
@@ -253,11 +253,7 @@ async def _archived(
 ) -> list[bytes]:
     ids: list[bytes] = []
     async with object_store(settings) as store:
-        reader = ArchiveReader(
-            store,
-            archive_bucket=settings.s3_archive_bucket,
-            vault_bucket=settings.s3_vault_bucket,
-        )
+        reader = archive_reader(settings, store)
         for log in logs:
             of_log = verified.setdefault(log["name"], [])
             await _verify(reader, LogName.parse(log["name"]), log["log_id"], of_log, on_ids)

@@ -21,15 +21,13 @@ from pipeline.entrypoints.cli.kafka import (
 )
 from pipeline.entrypoints.cli.output import Row, progress, say
 from pipeline.entrypoints.cli.pauses import require_raw
-from pipeline.entrypoints.cli.stores import call_keys, call_operations, object_store
-from sinks.archive_reader import ArchiveReader
+from pipeline.entrypoints.cli.stores import archive_reader, call_keys, call_operations, object_store
 from sinks.ledger import PostgresLedger
 from sinks.restore import restore_keys, restore_log
 from sinks.vault import Vault
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
-    from sinks.s3 import S3
     from sinks.subject_store import SubjectStore
 
 
@@ -83,7 +81,7 @@ def open_epoch(settings: Settings, topic: str, partition: int) -> LogHead:
 
     async def open_it() -> LogHead:
         async with object_store(settings) as objects:
-            archived = await _reader(settings, objects).first_offset(following)
+            archived = await archive_reader(settings, objects).first_offset(following)
         ledger = _ledger(settings)
         await ledger.open()
         try:
@@ -126,7 +124,7 @@ def restore(settings: Settings, log: str) -> list[Row]:
                 vault = Vault(objects, settings.s3_vault_bucket)
                 say(f"keys from the vault: {await restore_keys(vault, store)}")
                 say(f"keys from the journal: {await _restore_journal(settings, store)}")
-                reader = _reader(settings, objects)
+                reader = archive_reader(settings, objects)
                 with progress("leaves from the archive", None) as done:
                     for head in wanted:
                         now = await ledger.head(head.log_id)
@@ -149,14 +147,6 @@ async def _restore_journal(settings: Settings, store: SubjectStore) -> int:
             raise ConfigurationError(f"{place}: {error}") from error
         restored += await store.restore(entries)
     return restored
-
-
-def _reader(settings: Settings, objects: S3) -> ArchiveReader:
-    return ArchiveReader(
-        objects,
-        archive_bucket=settings.s3_archive_bucket,
-        vault_bucket=settings.s3_vault_bucket,
-    )
 
 
 def _ledger(settings: Settings) -> PostgresLedger:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
 
     from pipeline.settings import Settings
+    from sinks.archive_reader import ArchiveReader
     from sinks.operations import Operations
     from sinks.s3 import S3
     from sinks.subject_store import SubjectStore
@@ -73,6 +74,17 @@ async def object_store(settings: Settings) -> AsyncIterator[S3]:
         yield store
     finally:
         await store.close()
+
+
+def archive_reader(settings: Settings, objects: S3) -> ArchiveReader:
+    """The archive over these objects; asks nothing yet."""
+    from sinks.archive_reader import ArchiveReader
+
+    return ArchiveReader(
+        objects,
+        archive_bucket=settings.s3_archive_bucket,
+        vault_bucket=settings.s3_vault_bucket,
+    )
 
 
 def call_keys(settings: Settings, ask: Callable[[SubjectStore], Awaitable[Answer]]) -> Answer:
