@@ -11,12 +11,13 @@ from base64 import b64encode
 from typing import Any, Final
 
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError, for_code
+from aiokafka.errors import UnknownTopicOrPartitionError, for_code
 from aiokafka.protocol.offset import OffsetRequest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from agents.app import tls_context
+from agents.kafka_answers import kafka_answers
 from agents.metadata_request import TopicMetadataRequest
 from pipeline.domain.errors import ChainBroken, ConfigurationError, Unavailable
 from pipeline.kafka_access import Complaints, client_configuration
@@ -84,17 +85,18 @@ class TopicFacts:
 
     async def _ask(self, request: Any, node: int | None = None) -> Any:
         try:
-            async with asyncio.timeout(self._timeout_s):
-                async with self._connecting:
-                    if self._client is None:
-                        self._client = await self._connected()
-                client = self._client
-                return await client.send(
-                    client.get_random_node() if node is None else node, request
-                )
-        except (KafkaError, OSError, TimeoutError) as error:
+            with kafka_answers():
+                async with asyncio.timeout(self._timeout_s):
+                    async with self._connecting:
+                        if self._client is None:
+                            self._client = await self._connected()
+                    client = self._client
+                    return await client.send(
+                        client.get_random_node() if node is None else node, request
+                    )
+        except Unavailable:
             await self.close()  # the next question begins with a fresh connection
-            raise Unavailable("kafka", type(error).__name__) from None
+            raise
 
     async def _connected(self) -> AIOKafkaClient:
         settings = self._settings

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 
 from agents.app import tls_context
-from pipeline.domain.errors import Unavailable
+from agents.kafka_answers import kafka_answers
 from pipeline.domain.escrow import EscrowEntry, decode_entries
 from pipeline.domain.logs import KEY_JOURNAL_TOPIC
 from pipeline.settings import Settings
@@ -42,19 +41,20 @@ async def read_journal(
         request_timeout_ms=int(settings.request_timeout_s * 1000),
     )
     try:
-        await consumer.start()
-        consumer.assign([_PARTITION])
-        first = (await consumer.beginning_offsets([_PARTITION]))[_PARTITION]
-        end = (await consumer.end_offsets([_PARTITION]))[_PARTITION]
+        with kafka_answers():
+            await consumer.start()
+            consumer.assign([_PARTITION])
+            first = (await consumer.beginning_offsets([_PARTITION]))[_PARTITION]
+            end = (await consumer.end_offsets([_PARTITION]))[_PARTITION]
         position = max(first, min(from_offset, end))
         consumer.seek(_PARTITION, position)
         while position < end:
-            fetched = await consumer.getmany(_PARTITION, timeout_ms=_POLL_MS)
+            with kafka_answers():
+                fetched = await consumer.getmany(_PARTITION, timeout_ms=_POLL_MS)
             for record in fetched.get(_PARTITION, ()):
                 position = record.offset + 1
                 yield position, decode_entries(record.value or b"")
-            position = max(position, await consumer.position(_PARTITION))
-    except (KafkaError, OSError) as error:
-        raise Unavailable("kafka", type(error).__name__) from error
+            with kafka_answers():
+                position = max(position, await consumer.position(_PARTITION))
     finally:
         await consumer.stop()

@@ -10,14 +10,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
-from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from agents.places import Operators, Place, Topics, Waits
 from agents.recovery import Recovery
 from agents.transport import BatchConsumer, settle
-from pipeline.domain.errors import ChainBroken, Unavailable
+from pipeline.domain.errors import ChainBroken
 from pipeline.domain.logs import RAW_TOPICS
 from pipeline.domain.records import LogHead
 from pipeline.logging import log_event
@@ -25,6 +25,7 @@ from pipeline.metrics import Metrics
 from sinks.base import Ledger
 from sinks.delivery import Delivery
 from sinks.follower import Follower
+from sinks.outage import Outages
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,13 @@ class Positions:
         self._waits = waits
         self._metrics = metrics
         self._crash = crash
+        self._outages = Outages(
+            first_s=waits.retry_first_s,
+            longest_s=waits.retry_max_s,
+            limit_s=waits.outage_limit_s,
+            begins="partition_waits",
+            ends="partition_waits_no_more",
+        )
         self._places: dict[TP, Place] = {}
         self._tasks: dict[TP, asyncio.Task[None]] = {}
         self._behind: set[TP] = set()  # the ledger was found behind what this worker wrote
@@ -142,35 +150,15 @@ class Positions:
 
     async def _place(self, tp: TP) -> None:
         """Find where a partition stands and fetch it from there, whatever is down meanwhile."""
-        wait_s, since = self._waits.retry_first_s, time.monotonic()
-        said = False
-        while True:
-            try:
-                await self._place_once(tp)
-            except ChainBroken as broken:
-                self.stop(tp.topic, tp.partition, f"{broken}; {_RUNBOOK}")
-            except (Unavailable, KafkaError) as outage:
-                if time.monotonic() - since > self._waits.outage_limit_s:
-                    self._crash(outage)
-                    return
-                if not said:
-                    said = True
-                    log_event(
-                        log,
-                        "partition_waits",
-                        level=logging.WARNING,
-                        topic=tp.topic,
-                        partition=tp.partition,
-                        error=outage,
-                    )
-                await asyncio.sleep(wait_s)
-                wait_s = min(2 * wait_s, self._waits.retry_max_s)
-                continue
-            except asyncio.CancelledError:
-                raise
-            except BaseException as bug:  # noqa: BLE001 - a task's bug must end the worker
-                self._crash(bug)
-            return
+        place = partial(self._place_once, tp)
+        try:
+            await self._outages.through(place, topic=tp.topic, partition=tp.partition)
+        except ChainBroken as broken:
+            self.stop(tp.topic, tp.partition, f"{broken}; {_RUNBOOK}")
+        except asyncio.CancelledError:
+            raise
+        except BaseException as bug:  # noqa: BLE001 - an outage beyond the limit, or a bug
+            self._crash(bug)
 
     async def _place_once(self, tp: TP) -> None:
         place = self._places[tp]

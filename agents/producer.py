@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 
 from agents.app import tls_context
+from agents.kafka_answers import kafka_answers
 from pipeline.codec.dead_letter_format import SealedLetter, seal_dead_letter
-from pipeline.domain.errors import ChainBroken, Unavailable
+from pipeline.domain.errors import ChainBroken
 from pipeline.domain.escrow import EscrowEntry, encode_entries
 from pipeline.domain.logs import DEAD_LETTER_TOPIC, KEY_JOURNAL_TOPIC, LogName
 from pipeline.domain.records import DeadLetter
@@ -115,7 +115,7 @@ class WorkerProducer:
             )
 
     async def _send(self, messages: Sequence[_Message]) -> None:
-        try:
+        with kafka_answers():
             producer = await self._started()
             partitions = {
                 topic: sorted(await producer.partitions_for(topic))
@@ -132,8 +132,6 @@ class WorkerProducer:
                 for message in messages
             ]
             await asyncio.gather(*futures)
-        except (KafkaError, OSError, TimeoutError) as error:
-            raise Unavailable("kafka", type(error).__name__) from error
 
     async def _started(self) -> AIOKafkaProducer:
         async with self._starting:

@@ -23,6 +23,7 @@ from mode.types import ServiceT
 
 from agents.consumer_thread import BatchThread
 from agents.fetching import BoundedFetchResult, PartitionHalted, Records
+from agents.kafka_answers import kafka_answers
 from pipeline.domain.records import Record, RecordBatch
 from pipeline.logging import log_event
 
@@ -93,8 +94,9 @@ class BatchConsumer(driver.Consumer):
         return {tp: offset for tp, offset in sought.items() if tp in others}
 
     async def place(self, tp: TP, next_offset: int) -> None:
-        """Fetch a raw partition from ``next_offset`` on."""
-        await self._thread.call_thread(self._seek_now, tp, next_offset)
+        """Fetch a raw partition from ``next_offset`` on. Raises ``Unavailable``."""
+        with kafka_answers():
+            await self._thread.call_thread(self._seek_now, tp, next_offset)
         self._expected[tp] = next_offset
         self.resume_partitions({tp})
 
@@ -111,8 +113,9 @@ class BatchConsumer(driver.Consumer):
             self.resume_partitions({tp})
 
     async def committed(self, tp: TP) -> int | None:
-        """The offset that the group committed, if any. Raises ``KafkaError``."""
-        return await self._thread.committed(tp)
+        """The offset that the group committed, if any. Raises ``Unavailable``."""
+        with kafka_answers():
+            return await self._thread.committed(tp)
 
     def stored(self, tp: TP, next_offset: int) -> None:
         """The ledger has everything below ``next_offset``."""

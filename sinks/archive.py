@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from pipeline.domain.errors import ChainBroken, ConfigurationError, Unavailable
+from pipeline.domain.errors import ChainBroken
 from pipeline.domain.logs import LogName
 from pipeline.domain.records import LeafRange
 from sinks.archive_buffer import ArchiveBuffer
@@ -99,7 +99,7 @@ class ArchiveDestination:
         self._unreported: dict[int, int] = {}
 
     async def open(self) -> None:
-        """Check both buckets. Raises ``ConfigurationError`` or ``Unavailable``."""
+        """Check both buckets. Raises ``ConfigurationError`` or ``Unavailable``, as the client has it."""
         await check_buckets(self._s3, archive=self._archive_bucket, vault=self._vault_bucket)
 
     async def write(self, ranges: Sequence[LeafRange]) -> Mapping[int, int]:
@@ -111,15 +111,10 @@ class ArchiveDestination:
             ValueError: A range begins after what is held and ``forget`` was not called: a bug.
         """
         self._forgotten.clear()
-        try:
-            await self._store(log for log in self._logs.values() if log.closed is not None)
-            for leaves in ranges:
-                await self._take(leaves)
-            await self._store([log for log in self._logs.values() if self._due_in_s(log) == 0])
-        except ConfigurationError as error:
-            # ``open`` saw the buckets in order: a permission that is lost later may delay the
-            # archive alone, and must not take the worker down.
-            raise Unavailable("s3", str(error), retry_after_s=30.0) from error
+        await self._store(log for log in self._logs.values() if log.closed is not None)
+        for leaves in ranges:
+            await self._take(leaves)
+        await self._store([log for log in self._logs.values() if self._due_in_s(log) == 0])
         durable, self._unreported = self._unreported, {}
         return durable
 

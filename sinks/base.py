@@ -6,12 +6,23 @@ it afterwards through a follower, which holds a durable position and nothing els
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from pipeline.domain.errors import AuditTrailError
 from pipeline.domain.logs import LogName
-from pipeline.domain.records import LeafRange, LogHead, PreparedBatch, SealedEvent, WriteOutcome
+from pipeline.domain.records import (
+    DeadLetter,
+    LeafRange,
+    LogHead,
+    PreparedBatch,
+    RecordBatch,
+    SealedEvent,
+    WriteOutcome,
+)
+
+# Acknowledged by all in-sync replicas on return; the same letters may be published again.
+PublishDeadLetters = Callable[[Sequence[DeadLetter]], Awaitable[None]]
 
 
 class ReusedIds(AuditTrailError):
@@ -118,3 +129,43 @@ class Destination(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class Feed(Protocol):
+    """What a follower offers to delivery."""
+
+    def offer(self, fresh: LeafRange) -> None: ...
+
+    def note_head(self, head: LogHead) -> None: ...
+
+    def is_pressed(self) -> bool: ...
+
+
+class Prepare(Protocol):
+    """``sinks.prepare.Preparer``."""
+
+    async def prepare(
+        self, batches: Sequence[tuple[RecordBatch, LogHead]]
+    ) -> list[PreparedBatch]: ...
+
+
+class PartitionControl(Protocol):
+    """What delivery asks of the transport, which owns fetching."""
+
+    def stored(self, head: LogHead) -> None:
+        """The ledger has everything below ``head.next_offset``."""
+        ...
+
+    def reread(self, topic: str, partition: int) -> None:
+        """Ask the ledger where the partition stands, and fetch it from there on, again."""
+        ...
+
+    def stop(self, topic: str, partition: int, why: str) -> None:
+        """Stop fetching the partition until a person acts; the others go on."""
+        ...
+
+    async def pause(self, topic: str, partition: int, why: str) -> None:
+        """The same, remembered in the database until ``audit-trail resume``; what is fetched
+        already goes on. Raises ``Unavailable``.
+        """
+        ...

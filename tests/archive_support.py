@@ -186,8 +186,8 @@ def an_entry(number: int) -> EscrowEntry:
 class FlakyS3(S3):
     """The real gateway behind a line that fails: before a put arrives, or after it was done."""
 
-    def __init__(self, client: S3Client) -> None:
-        super().__init__(client)
+    def __init__(self, client: S3Client, *, waits_for_permission: bool = False) -> None:
+        super().__init__(client, waits_for_permission=waits_for_permission)
         self.lose: Callable[[], str] = lambda: ""  # "before", "after", or "" for a put that works
         self.delay_s: Callable[[], float] = lambda: 0.0
 

@@ -55,10 +55,9 @@ class Unavailable(AuditTrailError):
     ``what`` names the part (``postgres``, ``elasticsearch``, ``s3``, ``registry``, ``kafka``, ``kms``).
     """
 
-    def __init__(self, what: str, detail: str = "", *, retry_after_s: float = 1.0) -> None:
+    def __init__(self, what: str, detail: str = "") -> None:
         super().__init__(f"{what} unavailable: {detail}" if detail else f"{what} unavailable")
         self.what = what
-        self.retry_after_s = retry_after_s
 
 
 class ChainBroken(AuditTrailError):

@@ -16,42 +16,30 @@ from collections.abc import (
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from elasticsearch import AsyncElasticsearch
-
-import avro_schemas
 from agents.journal import read_journal
 from agents.producer import WorkerProducer
 from agents.recovery import Recovery
-from pipeline.codec.decoders import Decoders
-from pipeline.codec.judge import Horizon
-from pipeline.codec.limits import Limits
-from pipeline.codec.policy import SealingPolicy
-from pipeline.codec.registry import SchemaRegistry
 from pipeline.domain.errors import ConfigurationError, Unavailable
 from pipeline.entrypoints.letter_keys import letter_keys
-from pipeline.keys.provider import load_provider, read_key_file
+from pipeline.entrypoints.preparing import open_preparer
+from pipeline.entrypoints.stores import FollowerMetrics, make_archive, make_index, make_objects
+from pipeline.keys.provider import load_provider
 from pipeline.keys.subjects import SubjectKeys
 from pipeline.logging import log_event
 from pipeline.metrics import Metrics
 from pipeline.native import native
 from pipeline.settings import Settings
-from pipeline.tls import checked_ca_file, client_context
-from sinks import bulk, s3
-from sinks.archive import ArchiveDestination
+from sinks import bulk
 from sinks.archive_reader import ArchiveReader
 from sinks.backoff import Backoff
-from sinks.documents import Documents
 from sinks.follower import Follower, FollowerSettings
-from sinks.index import IndexDestination
-from sinks.key_escrow import KeyEscrow
 from sinks.ledger import PostgresLedger
 from sinks.opening import BlobOpener
 from sinks.operations import Operations
+from sinks.outage import Outages
 from sinks.prepare import Preparer
-from sinks.progress import Stored
-from sinks.s3 import LockMode
 from sinks.subject_store import SubjectStore
 from sinks.vault import Vault
 
@@ -59,39 +47,6 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _LOOK_AGAIN_S = 1.0
-_LEDGER_SERVER = "postgres"
-
-
-class FollowerMetrics:
-    """``sinks.progress.FollowerObserver`` over the worker's metrics and log."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-
-    def wrote(self, sink: str, *, seconds: float) -> None:
-        self._metrics.wrote(sink, seconds)
-
-    def stored(self, sink: str, log: str, stored: Stored) -> None:  # noqa: ARG002
-        self._metrics.durable(
-            sink,
-            now_ms=int(time.time() * 1000),
-            broker_timestamps_ms=stored.broker_timestamps_ms,
-        )
-
-    def outage(self, sink: str, *, what: str) -> None:
-        if what != _LEDGER_SERVER:  # that the ledger cannot be read is no outage of this store
-            self._metrics.sink_outage(sink)
-        log_event(log, "follower_waits", level=logging.WARNING, sink=sink, server=what)
-
-    def stopped(self, sink: str, log: str, alert: str) -> None:
-        log_event(
-            logging.getLogger(__name__),
-            "follower_stopped",
-            level=logging.ERROR,
-            sink=sink,
-            log=log,
-            why=alert,
-        )
 
 
 @dataclass(slots=True)
@@ -187,21 +142,13 @@ async def open_parts(settings: Settings, metrics: Metrics) -> AsyncIterator[Part
             on_created=metrics.keys_created.inc,
             ring=None if native is None else native.KeyRing(),
         )
-        preparer = await _preparer(settings, keys, stack)
-        objects = s3.connect(
-            endpoint_url=settings.s3_endpoint_url,
-            region=settings.s3_region,
-            access_key_id=settings.s3_access_key_id,
-            secret_access_key=settings.s3_secret_access_key.get_secret_value(),
-            ca_file=checked_ca_file(settings.s3_ca_file, "AUDIT_S3_CA_FILE"),
-            timeout_s=timeout_s,
-            waits_for_permission=True,
-        )
+        preparer = await open_preparer(settings, keys, stack)
+        objects = make_objects(settings)
         retention: dict[str, int] = {}
         vault = Vault(objects, settings.s3_vault_bucket)
-        archive = _archive(settings, metrics, objects, vault, ledger, store, retention)
+        archive = make_archive(settings, metrics, objects, vault, ledger, store, retention)
         stack.push_async_callback(archive.close)
-        client, index = _index(settings, metrics)
+        client, index = make_index(settings, metrics)
         stack.push_async_callback(index.close)
         bounds = FollowerSettings(
             max_bytes=settings.follower_max_bytes,
@@ -261,119 +208,14 @@ async def until_available(call: Callable[[], Awaitable[_T]], settings: Settings)
     Raises:
         Unavailable: It stayed away for ``outage_limit_s``.
     """
-    wait_s, down_since = settings.retry_first_s, time.monotonic()
-    while True:
-        try:
-            return await call()
-        except Unavailable as outage:
-            if time.monotonic() - down_since > settings.outage_limit_s:
-                raise
-            log_event(
-                log, "server_waited_for", level=logging.WARNING, server=outage.what, why=str(outage)
-            )
-        await asyncio.sleep(wait_s)
-        wait_s = min(2 * wait_s, settings.retry_max_s)
-
-
-def limits_of(settings: Settings) -> Limits:
-    """The judge's limits."""
-    return Limits(
-        event_bytes=settings.event_max_bytes,
-        text_chars=settings.text_max_chars,
-        label_key_bytes=settings.label_key_max_bytes,
-        label_value_bytes=settings.label_value_max_bytes,
-        items=settings.items_max,
-        changes=settings.changes_max,
+    outages = Outages(
+        first_s=settings.retry_first_s,
+        longest_s=settings.retry_max_s,
+        limit_s=settings.outage_limit_s,
+        begins="server_waited_for",
+        ends="server_waited_for_no_more",
     )
-
-
-def policies() -> dict[str, SealingPolicy]:
-    """The sealing policy of each family: what this repository's schemas mark."""
-    return {
-        family: SealingPolicy.of(
-            (leaf.path, leaf.kind, leaf.pii) for leaf in avro_schemas.leaves(family)
-        )
-        for family in avro_schemas.families()
-    }
-
-
-async def _preparer(settings: Settings, keys: SubjectKeys, stack: AsyncExitStack) -> Preparer:
-    registry = SchemaRegistry(
-        settings.registry_url,
-        username=settings.registry_username,
-        password=settings.registry_password.get_secret_value(),
-        tls=client_context(settings.registry_ca_file, "AUDIT_REGISTRY_CA_FILE"),
-        timeout_s=settings.request_timeout_s,
-    )
-    await registry.open()
-    stack.push_async_callback(registry.close)
-    limits = limits_of(settings)
-    import_key = None
-    if settings.import_key_file is not None:
-        import_key = read_key_file(settings.import_key_file, "AUDIT_IMPORT_KEY_FILE")
-    return Preparer(
-        Decoders(
-            registry,
-            policies(),
-            limits,
-            on_compiled=lambda topic, schema: log_event(
-                log, "schema_compiled", topic=topic, schema_id=schema
-            ),
-        ),
-        keys,
-        limits=limits,
-        horizon=Horizon.of(
-            future_s=settings.future_tolerance_s,
-            retention_days=settings.retention_days,
-            import_retention_days=settings.import_retention_days,
-        ),
-        import_key=import_key,
-    )
-
-
-def _archive(
-    settings: Settings,
-    metrics: Metrics,
-    objects: s3.S3,
-    vault: Vault,
-    ledger: PostgresLedger,
-    store: SubjectStore,
-    retention: dict[str, int],
-) -> ArchiveDestination:
-    return ArchiveDestination(
-        objects,
-        archive_bucket=settings.s3_archive_bucket,
-        vault_bucket=settings.s3_vault_bucket,
-        read_ledger=ledger.read,
-        ensure_escrowed=KeyEscrow(store, vault).ensure,
-        retention_days=lambda tenant: retention.get(tenant, settings.retention_days),
-        lock_mode=cast("LockMode", settings.s3_lock_mode),
-        max_events=settings.archive_max_events,
-        max_bytes=settings.archive_max_bytes,
-        max_age_s=settings.archive_max_age_s,
-        held_max_bytes=settings.follower_max_bytes // 2,
-        on_stored=metrics.archived,
-    )
-
-
-def _index(settings: Settings, metrics: Metrics) -> tuple[AsyncElasticsearch, IndexDestination]:
-    client = bulk.connect(
-        settings.elasticsearch_url,
-        username=settings.elasticsearch_username,
-        password=settings.elasticsearch_password.get_secret_value(),
-        ca_file=checked_ca_file(settings.elasticsearch_ca_file, "AUDIT_ELASTICSEARCH_CA_FILE"),
-        timeout_s=settings.request_timeout_s,
-    )
-    destination = IndexDestination(
-        bulk.BulkClient(client),
-        Documents(late_after_s=settings.late_after_s),
-        metrics,
-        prefix=settings.index_prefix,
-        bulk_max_bytes=settings.bulk_max_bytes,
-        retry_first_s=settings.retry_first_s,
-        retry_max_s=settings.retry_max_s,
-    )
-    return client, destination
+    return await outages.through(call)
 
 
 async def _unopened(leaves: Any) -> Any:

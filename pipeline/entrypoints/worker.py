@@ -37,7 +37,8 @@ from pipeline.entrypoints.worker_state import worker_state
 from pipeline.logging import configure_logging, log_event
 from pipeline.metrics import Metrics
 from pipeline.settings import Settings
-from sinks.delivery import Delivery, DeliveryLimits
+from sinks.delivery import Delivery
+from sinks.flight import DeliveryLimits
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from pipeline.codec.registry import RegisteredSchema, SchemaRegistry
 from pipeline.domain.escrow import EscrowEntry
 from pipeline.domain.logs import RAW_PREFIX, LogName, subject_of
 from pipeline.domain.records import LogHead, PreparedBatch, RecordBatch
-from pipeline.entrypoints.parts import policies
+from pipeline.entrypoints.preparing import policies
 from pipeline.importers.encode import RawRecord
 from pipeline.keys.provider import KEY_BYTES, LocalKeyProvider
 from pipeline.keys.subjects import StoredKey, SubjectKeys

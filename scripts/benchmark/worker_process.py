@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.sampling import Sampler
-from pipeline.entrypoints.parts import FollowerMetrics
+from pipeline.entrypoints.stores import FollowerMetrics
 from pipeline.entrypoints.worker import run_worker
 from pipeline.logging import configure_logging
 from pipeline.settings import load_settings

@@ -106,13 +106,16 @@ async def test_buckets_that_are_not_as_needed_are_refused(gateway: Gateway) -> N
         await ensure_buckets(s3, archive=archive, vault=archive)
 
 
-async def test_wrong_credentials_stop_the_start_and_delay_a_write(gateway: Gateway) -> None:
+async def test_wrong_credentials_end_a_command_and_delay_a_worker(gateway: Gateway) -> None:
     ledger = LedgerLog(new_log(), 3)
     wrong = s3_settings() | {"secret_access_key": "not this one"}
-    far = Gateway(FlakyS3(connect(**wrong).client), gateway.archive, gateway.vault)
-    destination = far.destination(ledger)
+    commands = connect(**wrong)
+    workers = FlakyS3(commands.client, waits_for_permission=True)
+    destination = Gateway(workers, gateway.archive, gateway.vault).destination(ledger)
 
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConfigurationError, match="SignatureDoesNotMatch"):
+        await check_buckets(commands, archive=gateway.archive, vault=gateway.vault)
+    with pytest.raises(Unavailable, match="SignatureDoesNotMatch"):
         await destination.open()
     with pytest.raises(Unavailable, match="SignatureDoesNotMatch"):
         await destination.write([ledger.range(0)])

@@ -21,7 +21,7 @@ from pipeline.codec.wire import frame
 from pipeline.domain.escrow import EscrowEntry
 from pipeline.domain.logs import LogName, subject_of
 from pipeline.domain.records import LeafRange, LogHead, PreparedBatch, RecordBatch, SealedEvent
-from pipeline.entrypoints.parts import policies
+from pipeline.entrypoints.preparing import policies
 from pipeline.keys.provider import LocalKeyProvider
 from pipeline.keys.seal import open_blob
 from pipeline.keys.subjects import StoredKey, SubjectKeys

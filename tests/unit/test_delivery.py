@@ -20,7 +20,8 @@ from pipeline.domain.records import (
     WriteOutcome,
 )
 from pipeline.metrics import Metrics
-from sinks.delivery import Delivery, DeliveryLimits
+from sinks.delivery import Delivery
+from sinks.flight import DeliveryLimits
 from sinks.memory import MemoryLedger
 from tests.ledger_support import ARecord
 from tests.unit.follower_support import an_event
@@ -163,12 +164,12 @@ async def test_a_letter_that_no_broker_takes_stops_its_log_alone() -> None:
 async def test_a_ledger_that_is_away_for_less_than_the_limit_is_waited_for() -> None:
     world = World(1)
     await world.open()
-    world.ledger.outages_left = 8  # 1 + 2 + 4 + 8 + 8 + 8 + 8 + 8 s
+    world.ledger.outages_left = 8  # 1 + 2 + 4 + 8 + 8 + 8 + 8 + 8 s at most
     world.submit(0, 0, 5)
 
     await world.run()
 
-    assert LIMIT_S > world.now_s > LIMIT_S / 2
+    assert LIMIT_S > world.now_s > LIMIT_S / 3  # waits are cut at random, by up to a half
     assert world.sizes() == [5]
 
 

@@ -22,7 +22,7 @@ from pipeline.codec.registry import RegisteredSchema
 from pipeline.codec.wire import frame
 from pipeline.domain.errors import Reason
 from pipeline.domain.merkle import Frontier, parents
-from pipeline.entrypoints.parts import policies
+from pipeline.entrypoints.preparing import policies
 from pipeline.keys.subjects import Subject
 from pipeline.native import native, runs
 from pipeline.testing import (

@@ -1,0 +1,78 @@
+"""What prepares batches, made from settings: registry, decoders, sealing policy, judge."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AsyncExitStack
+
+import avro_schemas
+from pipeline.codec.decoders import Decoders
+from pipeline.codec.judge import Horizon
+from pipeline.codec.limits import Limits
+from pipeline.codec.policy import SealingPolicy
+from pipeline.codec.registry import SchemaRegistry
+from pipeline.keys.provider import read_key_file
+from pipeline.keys.subjects import SubjectKeys
+from pipeline.logging import log_event
+from pipeline.settings import Settings
+from pipeline.tls import client_context
+from sinks.prepare import Preparer
+
+log = logging.getLogger(__name__)
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The judge's limits."""
+    return Limits(
+        event_bytes=settings.event_max_bytes,
+        text_chars=settings.text_max_chars,
+        label_key_bytes=settings.label_key_max_bytes,
+        label_value_bytes=settings.label_value_max_bytes,
+        items=settings.items_max,
+        changes=settings.changes_max,
+    )
+
+
+def policies() -> dict[str, SealingPolicy]:
+    """The sealing policy of each family: what this repository's schemas mark."""
+    return {
+        family: SealingPolicy.of(
+            (leaf.path, leaf.kind, leaf.pii) for leaf in avro_schemas.leaves(family)
+        )
+        for family in avro_schemas.families()
+    }
+
+
+async def open_preparer(settings: Settings, keys: SubjectKeys, stack: AsyncExitStack) -> Preparer:
+    """The preparer over an open registry client, which ``stack`` closes."""
+    registry = SchemaRegistry(
+        settings.registry_url,
+        username=settings.registry_username,
+        password=settings.registry_password.get_secret_value(),
+        tls=client_context(settings.registry_ca_file, "AUDIT_REGISTRY_CA_FILE"),
+        timeout_s=settings.request_timeout_s,
+    )
+    await registry.open()
+    stack.push_async_callback(registry.close)
+    limits = limits_of(settings)
+    import_key = None
+    if settings.import_key_file is not None:
+        import_key = read_key_file(settings.import_key_file, "AUDIT_IMPORT_KEY_FILE")
+    return Preparer(
+        Decoders(
+            registry,
+            policies(),
+            limits,
+            on_compiled=lambda topic, schema: log_event(
+                log, "schema_compiled", topic=topic, schema_id=schema
+            ),
+        ),
+        keys,
+        limits=limits,
+        horizon=Horizon.of(
+            future_s=settings.future_tolerance_s,
+            retention_days=settings.retention_days,
+            import_retention_days=settings.import_retention_days,
+        ),
+        import_key=import_key,
+    )
