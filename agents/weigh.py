@@ -31,7 +31,7 @@ _RECORD_MIN_BYTES = 6  # one for each of its parts
 
 def check_records(records: bytes | memoryview, limit: int) -> None:
     """``records``: those of one batch, format 2, not compressed. What is malformed is passed: the
-    parser says so.
+    parser says so. A number of headers is taken at its word, since a parser looks for so many.
 
     Raises:
         BatchTooLarge: They would take more than ``limit`` bytes.

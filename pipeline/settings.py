@@ -13,9 +13,11 @@ from typing import Any
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from avro_schemas import contract
 from pipeline.domain.errors import ConfigurationError
 
 MIB = 1024 * 1024
+_LIMITS = contract.limits()
 
 
 class Settings(BaseSettings):
@@ -110,13 +112,25 @@ class Settings(BaseSettings):
     )
     subject_cache_size: int = Field(20_000, gt=0, description="Subjects whose keys stay in memory.")
 
+    operator: str = Field(
+        "", description="Who runs a command, for the record; empty: account and host."
+    )
+
     # --- Judge ---
-    event_max_bytes: int = Field(64 * 1024, gt=0, description="Avro body of one event.")
-    text_max_chars: int = Field(500, gt=0, description="Any text without a limit of its own.")
-    label_key_max_bytes: int = Field(64, gt=0, description="Key of a map entry, UTF-8.")
-    label_value_max_bytes: int = Field(256, gt=0, description="Value of a map entry, UTF-8.")
-    items_max: int = Field(64, gt=0, description="Elements of any array or map.")
-    changes_max: int = Field(20, gt=0, description="Elements of `changes`.")
+    event_max_bytes: int = Field(
+        _LIMITS["event_bytes"], gt=0, description="Avro body of one event."
+    )
+    text_max_chars: int = Field(
+        _LIMITS["text_chars"], gt=0, description="Any text without a limit of its own."
+    )
+    label_key_max_bytes: int = Field(
+        _LIMITS["label_key_bytes"], gt=0, description="Key of a map entry, UTF-8."
+    )
+    label_value_max_bytes: int = Field(
+        _LIMITS["label_value_bytes"], gt=0, description="Value of a map entry, UTF-8."
+    )
+    items_max: int = Field(_LIMITS["items"], gt=0, description="Elements of any array or map.")
+    changes_max: int = Field(_LIMITS["changes"], gt=0, description="Elements of `changes`.")
     future_tolerance_s: int = Field(300, ge=0, description="occurred_at after broker time.")
     retention_days: int = Field(7 * 365 + 2, gt=0, description="Older events are `expired`.")
     import_retention_days: int = Field(20 * 365 + 5, gt=0, description="The same, imported ones.")

@@ -35,6 +35,8 @@ CREATE TABLE IF NOT EXISTS schema_versions (
     family text NOT NULL,
     schema json NOT NULL,
     registered_at timestamptz NOT NULL DEFAULT now(),
+    fingerprint text NOT NULL CHECK (fingerprint ~ '^([0-9a-f]{64})?$'),
+    registered_by text NOT NULL,
     UNIQUE (subject, version)
 );
 ALTER TABLE schema_versions OWNER TO audit_owner;
@@ -49,5 +51,9 @@ COMMENT ON COLUMN schema_versions.version IS 'Version within the subject.';
 COMMENT ON COLUMN schema_versions.family IS 'Event family.';
 COMMENT ON COLUMN schema_versions.schema IS 'Avro schema, the text as registered.';
 COMMENT ON COLUMN schema_versions.registered_at IS 'When it was noted here.';
+COMMENT ON COLUMN schema_versions.fingerprint IS
+    'SHA-256 of the Parsing Canonical Form (Avro 1.12), hexadecimal; empty in rows from before it was kept.';
+COMMENT ON COLUMN schema_versions.registered_by IS
+    'Who ran the command: AUDIT_OPERATOR, or account and host.';
 
 COMMIT;

@@ -1,13 +1,15 @@
 """`make test` and `make chaos`: a stack of its own, every test on it, and everything down again.
 
-The tests that need no server come first: what is wrong there is known in a minute. Words after the
-options go to pytest. Exits with pytest's status.
+What needs no server comes first, while the stack comes up: what is wrong there is known in a minute.
+Then what shares the stack, side by side; then what needs it alone. Words after the options go to
+pytest. Exits with the first status that is not 0.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -20,48 +22,81 @@ STACK = [sys.executable, str(ROOT / "infra" / "local" / "stack.py")]
 # Beside a stack of `make demo`, never on it: its data are deleted.
 FOLDER = {"AUDIT_STACK_DIR": str(ROOT / ".stack-test")}
 PORTS = {"AUDIT_STACK_PORT_BASE": "21500"}
+SIDE_BY_SIDE = ("--numprocesses=logical", "--dist=loadfile")
+NO_SERVER = ("tests/unit", "sdk/python/tests")
+SHARED = (
+    "tests/contract",
+    "tests/integration",
+    "tests/migration",
+)  # names of their own in each store
+ALONE = ("tests/acceptance", "tests/chaos")  # they end servers, or watch all that a worker does
+SDKS = {"node": (["node", "--test", "test/"], "nodejs"), "go": (["go", "test", "./..."], "go")}
 
 
 def main() -> int:
     """Run the tests; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--chaos", action="store_true", help="The fault tests, in their full form.")
+    parser.add_argument("--conformance", action="store_true", help="The SDKs' tests alone.")
     parser.add_argument("--keep", action="store_true", help="Leave the stack up afterwards.")
     options, words = parser.parse_known_args()
     environment = PORTS | dict(os.environ) | FOLDER
-    started_at = time.monotonic()
+    if options.conformance:
+        return pytest(environment, "sdk/python/tests", *words) or other_sdks()
     if options.chaos:
         environment |= {"AUDIT_CHAOS": "full", "AUDIT_STACK_JIT": "full"}
         with stack(environment, keep=options.keep) as settings:
             return pytest(environment | settings, "tests/chaos", *words)
-    with fetching(environment):
-        status = pytest(environment, "tests/unit", "--numprocesses=logical", *words)
+    started_at = time.monotonic()
+    with coming_up(environment):
+        status = pytest(environment, *NO_SERVER, "--numprocesses=logical", *words) or other_sdks()
     if status:
+        subprocess.run([*STACK, "clean"], env=environment, check=False)
         return status
-    with stack(environment, keep=options.keep) as settings:
-        status = pytest(environment | settings, "tests", "--ignore=tests/unit", *words)
+    with stack(environment, keep=options.keep, fresh=False) as settings:
+        with_stack = environment | settings
+        status = pytest(with_stack, *SHARED, *SIDE_BY_SIDE, *words)
+        status = pytest(with_stack, *ALONE, *words) or status
     print(f"all tests in {time.monotonic() - started_at:.0f} s", file=sys.stderr)
     return status
 
 
+def other_sdks() -> int:
+    """The SDKs that are not Python's, each with its own tool; the status of the first that fails."""
+    for tool, (command, folder) in SDKS.items():
+        if shutil.which(tool) is None:
+            print(f"sdk/{folder}: not tested, since {tool} is not here", file=sys.stderr)
+        else:
+            print(f"sdk/{folder}: {' '.join(command)}", file=sys.stderr)
+            done = subprocess.run(command, cwd=ROOT / "sdk" / folder, check=False)
+            if done.returncode:
+                return done.returncode
+    return 0
+
+
 @contextmanager
-def fetching(environment: dict[str, str]) -> Iterator[None]:
-    """The servers' programs come while the block runs; ``up`` says what did not come, and tries again."""
-    print("fetching the servers beside the unit tests, unless they are there", file=sys.stderr)
+def coming_up(environment: dict[str, str]) -> Iterator[None]:
+    """The stack comes up while the block runs; ``stack`` says what went wrong, and tries again."""
+    print("the stack comes up beside the tests that need no server", file=sys.stderr)
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    coming = subprocess.Popen([*STACK, "fetch"], env=environment, **quiet)
+    subprocess.run([*STACK, "clean"], env=environment, check=True, **quiet)
+    coming = subprocess.Popen([*STACK, "up"], env=environment, **quiet)
     try:
         yield
-        coming.wait()
-    finally:
+    except BaseException:
         coming.terminate()
+        raise
+    finally:
         coming.wait()
 
 
 @contextmanager
-def stack(environment: dict[str, str], *, keep: bool) -> Iterator[dict[str, str]]:
-    """A fresh stack, and the settings that reach it."""
-    subprocess.run([*STACK, "clean"], env=environment, check=True)
+def stack(
+    environment: dict[str, str], *, keep: bool, fresh: bool = True
+) -> Iterator[dict[str, str]]:
+    """A stack that is up, and the settings that reach it."""
+    if fresh:
+        subprocess.run([*STACK, "clean"], env=environment, check=True)
     try:
         subprocess.run([*STACK, "up"], env=environment, check=True, stdout=subprocess.DEVNULL)
         path = subprocess.run(

@@ -1,4 +1,4 @@
-"""What operators see and change beside the ledger: pauses, lag, schema versions.
+"""What operators see and change beside the ledger: pauses, lag, recorded schemas.
 
 Guarantees that a pause, once noted, stands over restarts until a person lifts it.
 """
@@ -10,6 +10,7 @@ from datetime import datetime
 
 from pipeline.db.connection import Connection
 from pipeline.domain.logs import LogName
+from sinks.recorded_schemas import RecordedSchemas
 
 _PAUSE = """
 INSERT INTO partition_pause (topic, partition, reason, detail, first_offset, next_offset)
@@ -29,10 +30,6 @@ ORDER BY topic, partition, epoch
 """
 _POSITIONS = """
 SELECT follower, log_id, next_leaf, updated_at FROM follower_position ORDER BY follower, log_id
-"""
-_RECORD_SCHEMA = """
-INSERT INTO schema_versions (schema_id, subject, version, family, schema)
-VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
 """
 
 
@@ -79,6 +76,7 @@ class Operations:
 
     def __init__(self, url: str, *, timeout_s: float = 10.0) -> None:
         self._connection = Connection(url, name="operations", timeout_s=timeout_s)
+        self.schemas = RecordedSchemas(self._connection)
 
     async def close(self) -> None:
         """Close the connection."""
@@ -127,13 +125,3 @@ class Operations:
         async with self._connection.session() as connection:
             cursor = await connection.execute(_POSITIONS)
             return [PositionRow(*row) for row in await cursor.fetchall()]
-
-    async def record_schema(
-        self, schema_id: int, *, subject: str, version: int, family: str, schema: str
-    ) -> bool:
-        """Note a registered schema; False when it is noted already."""
-        async with self._connection.session() as connection:
-            cursor = await connection.execute(
-                _RECORD_SCHEMA, [schema_id, subject, version, family, schema]
-            )
-            return cursor.rowcount == 1

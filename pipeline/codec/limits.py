@@ -1,8 +1,13 @@
-"""What one event may hold: the limits of the judge, said once."""
+"""What one event may hold: the limits of the judge; ``avro_schemas/contract.json`` says them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+from avro_schemas import contract
+
+_SAID: Final = contract.limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,12 +16,12 @@ class Limits:
     label keys and values count bytes of UTF-8, ``items`` counts elements of any array or map.
     """
 
-    event_bytes: int = 64 * 1024
-    text_chars: int = 500
-    label_key_bytes: int = 64
-    label_value_bytes: int = 256
-    items: int = 64
-    changes: int = 20
+    event_bytes: int = _SAID["event_bytes"]
+    text_chars: int = _SAID["text_chars"]
+    label_key_bytes: int = _SAID["label_key_bytes"]
+    label_value_bytes: int = _SAID["label_value_bytes"]
+    items: int = _SAID["items"]
+    changes: int = _SAID["changes"]
     schema_bytes: int = 256 * 1024
     schema_leaves: int = 2_000
 

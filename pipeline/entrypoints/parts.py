@@ -21,9 +21,10 @@ from typing import Any, TypeVar
 from agents.journal import read_journal
 from agents.producer import WorkerProducer
 from agents.recovery import Recovery
+from pipeline.codec.registry import SchemaRegistry
 from pipeline.domain.errors import ConfigurationError, Unavailable
 from pipeline.entrypoints.letter_keys import letter_keys
-from pipeline.entrypoints.preparing import open_preparer
+from pipeline.entrypoints.preparing import check_registry, make_preparer, open_registry
 from pipeline.entrypoints.stores import FollowerMetrics, make_archive, make_index, make_objects
 from pipeline.keys.provider import load_provider
 from pipeline.keys.subjects import SubjectKeys
@@ -57,6 +58,7 @@ class Parts:
     ledger: PostgresLedger
     store: SubjectStore
     pauses: Operations
+    registry: SchemaRegistry
     preparer: Preparer
     producer: WorkerProducer
     recovery: Recovery
@@ -88,6 +90,16 @@ class Parts:
                     said = str(refusal)
                     log_event(log, "store_waited_for", level=logging.ERROR, sink=sink, why=said)
             await asyncio.sleep(backoff.next_s())
+
+    async def registry_checked(self) -> None:
+        """Return once the registry has said what the ledger recorded of it.
+
+        Raises:
+            ConfigurationError: It says otherwise.
+            Unavailable: It stayed away for ``outage_limit_s``.
+        """
+        check = partial(check_registry, self.registry, self.pauses.schemas)
+        await until_available(check, self.settings)
 
     async def learn_tenants(self) -> None:
         """Take the tenants as they are now. Raises ``Unavailable``."""
@@ -142,7 +154,8 @@ async def open_parts(settings: Settings, metrics: Metrics) -> AsyncIterator[Part
             on_created=metrics.keys_created.inc,
             ring=None if native is None else native.KeyRing(),
         )
-        preparer = await open_preparer(settings, keys, stack)
+        registry = await open_registry(settings, stack)
+        preparer = make_preparer(settings, registry, keys)
         objects = make_objects(settings)
         retention: dict[str, int] = {}
         vault = Vault(objects, settings.s3_vault_bucket)
@@ -190,6 +203,7 @@ async def open_parts(settings: Settings, metrics: Metrics) -> AsyncIterator[Part
             ledger,
             store,
             operations,
+            registry,
             preparer,
             producer,
             recovery,

@@ -11,12 +11,15 @@ from pipeline.codec.judge import Horizon
 from pipeline.codec.limits import Limits
 from pipeline.codec.policy import SealingPolicy
 from pipeline.codec.registry import SchemaRegistry
+from pipeline.contracts.registry_check import differences
+from pipeline.domain.errors import ConfigurationError
 from pipeline.keys.provider import read_key_file
 from pipeline.keys.subjects import SubjectKeys
 from pipeline.logging import log_event
 from pipeline.settings import Settings
 from pipeline.tls import client_context
 from sinks.prepare import Preparer
+from sinks.recorded_schemas import RecordedSchemas
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +46,8 @@ def policies() -> dict[str, SealingPolicy]:
     }
 
 
-async def open_preparer(settings: Settings, keys: SubjectKeys, stack: AsyncExitStack) -> Preparer:
-    """The preparer over an open registry client, which ``stack`` closes."""
+async def open_registry(settings: Settings, stack: AsyncExitStack) -> SchemaRegistry:
+    """A registry client, which ``stack`` closes; it asks nothing yet."""
     registry = SchemaRegistry(
         settings.registry_url,
         username=settings.registry_username,
@@ -54,6 +57,30 @@ async def open_preparer(settings: Settings, keys: SubjectKeys, stack: AsyncExitS
     )
     await registry.open()
     stack.push_async_callback(registry.close)
+    return registry
+
+
+async def check_registry(registry: SchemaRegistry, recorded: RecordedSchemas) -> None:
+    """Compare the registry with what the ledger recorded of it.
+
+    Raises:
+        ConfigurationError: It says otherwise; nothing may be decoded by it.
+        Unavailable: One of the two does not answer.
+    """
+
+    async def ask(schema_id: int, subject: str) -> str:
+        return (await registry.by_id(schema_id, subject)).text
+
+    found = await differences(await recorded.all(), ask)
+    if found:
+        raise ConfigurationError(
+            f"{'; '.join(found)}: bring back the registry that gave these ids"
+            " (docs/runbooks/schema-registry.md)"
+        )
+
+
+def make_preparer(settings: Settings, registry: SchemaRegistry, keys: SubjectKeys) -> Preparer:
+    """What decodes, judges and seals."""
     limits = limits_of(settings)
     import_key = None
     if settings.import_key_file is not None:

@@ -15,6 +15,7 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -130,7 +131,7 @@ async def _run(settings: Settings) -> int:
             gc.collect()
             gc.freeze()  # what stays until the end is not walked through again
             tasks: list[tuple[str, Callable[[], Coroutine[Any, Any, Any]]]] = [
-                ("prepare", delivery.run_prepare),
+                ("prepare", partial(_prepare, parts, delivery)),
                 ("write", delivery.run_write),
                 ("watch partitions", watch.partitions),
                 ("watch topics", watch.topics),
@@ -153,6 +154,12 @@ async def _run(settings: Settings) -> int:
             return EXIT_FAILED
         log_event(log, "worker_ends")
     return EXIT_OK
+
+
+async def _prepare(parts: Parts, delivery: Delivery) -> None:
+    """Decode nothing by a registry that is not the one whose ids the ledger has."""
+    await parts.registry_checked()
+    await delivery.run_prepare()
 
 
 def _connect(

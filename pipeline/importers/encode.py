@@ -62,6 +62,6 @@ class EventEncoder:
 def raw_key(event: Mapping[str, Any]) -> bytes:
     """``tenant/actor id`` with the actor's home tenant; ``-`` for an anonymous actor."""
     acting = event["actor"]
-    if acting["id"] is None:
+    if acting.get("id") is None:
         return ANONYMOUS_KEY
     return f"{acting['tenant']}/{acting['id']}".encode()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from sinks.ledger import PostgresLedger
 from sinks.operations import Operations
+from sinks.recorded_schemas import RecordedSchema
 from tests.ledger_support import (
     Database,
     a_batch,
@@ -62,12 +64,11 @@ async def test_heads_and_positions_are_listed(database: Database, operations: Op
 
 async def test_a_schema_is_noted_once(database: Database, operations: Operations) -> None:
     text = '{"type": "record",  "name": "A"}'
-    noted = [
-        await operations.record_schema(
-            3, subject=f"{TOPIC}-value", version=1, family="authentication", schema=text
-        )
-        for _time in range(2)
-    ]
+    row = RecordedSchema(3, f"{TOPIC}-value", 1, "authentication", text, "0" * 64, "ada@desk")
+    noted = [await operations.schemas.record(row) for _time in range(2)]
 
     assert noted == [True, False]
+    (kept,) = await operations.schemas.all()
+    assert replace(kept, registered_at=None) == row
+    assert kept.registered_at is not None
     assert database.run("reader", "SELECT schema::text FROM schema_versions") == [(text,)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ class Stores:
 
     def __init__(self) -> None:
         self.forgotten = 0
+        self.searches = 0
         self.vault_is_down = False
         everything = cast("Any", self)
         self.recovery = Recovery(
@@ -34,6 +36,8 @@ class Stores:
             yield nothing
 
     async def newest_escrow(self) -> str | None:
+        self.searches += 1
+        await asyncio.sleep(0)
         return None
 
     async def position(self, *_: Any) -> int:
@@ -72,4 +76,53 @@ async def test_a_vault_that_is_away_is_waited_for_only_after_a_rollback() -> Non
     assert await stores.recovery.recover(HEAD, rolled_back=False) == HEAD
     with pytest.raises(Unavailable):
         await stores.recovery.recover(HEAD, rolled_back=True)
+    assert stores.forgotten == 0
+
+
+@pytest.mark.anyio
+async def test_all_logs_of_one_rollback_share_a_search_for_keys() -> None:
+    stores = Stores()
+    recover = stores.recovery.recover
+
+    await asyncio.gather(*(recover(HEAD, rolled_back=True) for _log in range(20)))
+
+    assert stores.searches <= 2  # one is under way when the others come: they share the next
+    assert stores.forgotten == stores.searches
+
+
+@pytest.mark.anyio
+async def test_the_next_rollback_has_a_search_of_its_own() -> None:
+    stores = Stores()
+
+    for number in (1, 2, 3):
+        await stores.recovery.recover(HEAD, rolled_back=True)
+        assert stores.searches == stores.forgotten == number
+
+
+@pytest.mark.anyio
+async def test_a_search_that_failed_is_made_again() -> None:
+    stores = Stores()
+    stores.vault_is_down = True
+    with pytest.raises(Unavailable):
+        await stores.recovery.recover(HEAD, rolled_back=True)
+    stores.vault_is_down = False
+
+    await stores.recovery.recover(HEAD, rolled_back=True)
+
+    assert (stores.searches, stores.forgotten) == (2, 1)
+
+
+@pytest.mark.anyio
+async def test_a_start_without_evidence_does_not_stand_for_a_rollback() -> None:
+    stores = Stores()
+    stores.vault_is_down = True
+
+    found = await asyncio.gather(
+        stores.recovery.recover(HEAD, rolled_back=False),
+        stores.recovery.recover(HEAD, rolled_back=True),
+        return_exceptions=True,
+    )
+
+    assert found[0] == HEAD
+    assert isinstance(found[1], Unavailable)
     assert stores.forgotten == 0

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from pipeline.domain.errors import ConfigurationError
 from pipeline.entrypoints.cli.checks import Finding
 from pipeline.entrypoints.cli.stores import object_store, searching
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
+    from sinks.operations import Operations
 
 # Elasticsearch stops placing shards at 85 % by itself and makes indices read-only at 95 %.
 DISK_WARN_PERCENT: Final = 80.0
@@ -37,9 +39,28 @@ def registry(settings: Settings) -> Sequence[Finding]:
         elif state.rule != COMPATIBILITY:
             detail = f"compatibility {state.rule or 'of the registry'}, not {COMPATIBILITY}"
             findings.append(Finding(name, "warn", detail, "run: audit-trail schemas register"))
+    findings += _recorded(settings)
     if len(findings) == 1:
         findings.append(Finding("schemas", "ok", f"{len(states)} registered, {COMPATIBILITY}"))
     return findings
+
+
+def _recorded(settings: Settings) -> Sequence[Finding]:
+    """What the registry says otherwise than the ledger recorded of it: a worker refuses to start."""
+    from contextlib import AsyncExitStack
+
+    from pipeline.entrypoints.cli.stores import call_operations
+    from pipeline.entrypoints.preparing import check_registry, open_registry
+
+    async def check(operations: Operations) -> None:
+        async with AsyncExitStack() as stack:
+            await check_registry(await open_registry(settings, stack), operations.schemas)
+
+    try:
+        call_operations(settings, check)
+    except ConfigurationError as error:
+        return [Finding("recorded schemas", "fail", str(error), "bring back the registry's data")]
+    return []
 
 
 def search(settings: Settings) -> Sequence[Finding]:

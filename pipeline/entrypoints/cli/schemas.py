@@ -8,7 +8,7 @@ versions (DESIGN §4).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,8 +16,9 @@ from typing import Any, Final
 import avro_schemas
 from pipeline.codec.decoders import compile_text
 from pipeline.codec.limits import Limits
-from pipeline.codec.policy import NONE, OWNERS, SealingPolicy
-from pipeline.codec.types import Node, parse
+from pipeline.codec.policy import NONE, SealingPolicy
+from pipeline.contracts.fields import fields_of
+from pipeline.contracts.lint import retracted
 from pipeline.domain.errors import ConfigurationError, InvalidRecord
 from pipeline.domain.logs import RAW_PREFIX, subject_of
 from pipeline.entrypoints.cli.registry import COMPATIBILITY, RegistryClient
@@ -139,67 +140,18 @@ def unusable(candidate: Candidate) -> list[str]:
 
 def retracted_marks(earlier: Sequence[str], candidate: Candidate) -> list[str]:
     """Paths that an earlier version gave an owner and the candidate calls ``none``."""
-    held: dict[str, str] = {}
-    for text in earlier:
-        for path, mark in _marks(text).items():
-            if mark in OWNERS:
-                held.setdefault(path, str(mark))
-    return [
-        f"{path}: pii was {held[path]!r} and cannot become {NONE!r}"
-        for path, mark in _marks(candidate.text).items()
-        if mark == NONE and path in held
-    ]
+    found = retracted([json.loads(text) for text in earlier], json.loads(candidate.text))
+    return [f"{path}: pii was {was!r} and cannot become {NONE!r}" for path, was in found.items()]
 
 
 def suspects(earlier: str, later: str) -> list[str]:
     """What most likely made two schemas incompatible: registries do not all say."""
-    before, after = _fields(json.loads(earlier)), _fields(json.loads(later))
-    added = [path for path in after if path not in before and not after[path]]
-    removed = [path for path in before if path not in after and not before[path]]
+    before, after = fields_of(json.loads(earlier)), fields_of(json.loads(later))
+    added = [path for path in after if path not in before and "default" not in after[path]]
+    removed = [path for path in before if path not in after and "default" not in before[path]]
     return [f"{path}: added without a default" for path in added] + [
         f"{path}: removed, and had no default" for path in removed
     ]
-
-
-def _fields(schema: Any, prefix: str = "") -> dict[str, bool]:
-    """Every field's path, and whether it has a default."""
-    if isinstance(schema, list):
-        return {path: has for part in schema for path, has in _fields(part, prefix).items()}
-    if not isinstance(schema, dict):
-        return {}
-    found: dict[str, bool] = {}
-    for field in schema.get("fields", ()):
-        path = prefix + field["name"]
-        found[path] = "default" in field
-        found |= _fields(field["type"], f"{path}.")
-    for part in ("type", "items", "values"):
-        found |= _fields(schema.get(part), prefix)
-    return found
-
-
-def _marks(text: str) -> Mapping[str, object]:
-    try:
-        return dict(_walk(parse(json.loads(text), _LIMITS), ""))
-    except InvalidRecord:
-        # An earlier version of another hand may be beyond what the worker decodes.
-        return {}
-
-
-def _walk(node: Node, prefix: str) -> Iterator[tuple[str, object]]:
-    for name, inner, declared in node.fields:
-        path = prefix + name
-        yield path, declared
-        yield from _walk_into(inner, path)
-
-
-def _walk_into(node: Node, path: str) -> Iterator[tuple[str, object]]:
-    if node.kind == "record":
-        yield from _walk(node, f"{path}.")
-    elif node.kind == "array":
-        yield from _walk_into(node.items[0], f"{path}.*")
-    elif node.kind == "union":
-        for branch in node.items:
-            yield from _walk_into(branch, path)
 
 
 def state_row(state: SchemaState) -> dict[str, Any]:

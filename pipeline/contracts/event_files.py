@@ -1,0 +1,110 @@
+"""Reading files of events for a check: JSON, JSON lines, or Avro object container files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import fastavro
+
+import avro_schemas
+from pipeline.domain.errors import ConfigurationError
+
+_AVRO_MAGIC: Final = b"Obj\x01"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundEvent:
+    """One event of a file. ``place`` says where: a line, or a number from 1."""
+
+    place: str
+    family: str
+    event: Mapping[str, Any]
+
+
+def read_events(path: Path, family: str = "") -> Iterator[FoundEvent]:
+    """Every event of a file, in order.
+
+    A JSON event is either ``{"family": …, "event": {…}}`` or the event alone, of ``family``. An Avro
+    file says its family by its schema's name, unless ``family`` does.
+
+    Raises:
+        ConfigurationError: The file is neither, or nothing says which family an event is of.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+    if content.startswith(_AVRO_MAGIC):
+        yield from _avro(path, family)
+        return
+    for place, found in _json(path, content):
+        if isinstance(found, dict) and found.keys() == {"family", "event"}:
+            named, event = found["family"], found["event"]
+        else:
+            named, event = family, found
+        if named not in avro_schemas.families():
+            known = ", ".join(avro_schemas.families())
+            raise ConfigurationError(
+                f"{path}: {place}: of which family is it? Give --family, or"
+                f' {{"family": …, "event": …}}; there are {known}'
+            )
+        yield FoundEvent(place, named, event)
+
+
+def _json(path: Path, content: bytes) -> Iterator[tuple[str, Any]]:
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path} is neither Avro nor UTF-8 JSON") from None
+    try:
+        found = json.loads(text)
+    except ValueError:
+        yield from _lines(path, text)
+        return
+    for number, event in enumerate(found if isinstance(found, list) else [found], 1):
+        yield f"event {number}", event
+
+
+def _lines(path: Path, text: str) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                yield f"line {number}", json.loads(line)
+            except ValueError as error:
+                raise ConfigurationError(f"{path}: line {number} is no JSON: {error}") from None
+
+
+def _avro(path: Path, family: str) -> Iterator[FoundEvent]:
+    by_name = {avro_schemas.load(one)["name"]: one for one in avro_schemas.families()}
+    with path.open("rb") as file:
+        try:
+            events = fastavro.reader(file)
+            schema: Any = events.writer_schema
+            name = str(schema.get("name", "")).rpartition(".")[2]
+            named = family or by_name.get(name, "")
+            if not named:
+                raise ConfigurationError(f"{path}: record {name} is no event family; give --family")
+            for number, event in enumerate(events, 1):
+                yield FoundEvent(f"event {number}", named, _plain(event))
+        except (ValueError, EOFError, LookupError, TypeError) as error:
+            raise ConfigurationError(f"{path} is no readable Avro file: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    """Logical types as their Avro values again."""
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, datetime):
+        return (value - _EPOCH) // timedelta(microseconds=1)
+    return value

@@ -1,0 +1,60 @@
+"""Whether a registry still says what the ledger recorded of it.
+
+An id is all that an event's bytes say of their schema. A registry that was emptied, restored or
+replaced gives ids anew: the same id would then decode old bytes, and new ones, under another schema.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol
+
+from pipeline.contracts.compatibility import fingerprint
+from pipeline.contracts.fields import marks
+from pipeline.domain.errors import InvalidRecord
+
+
+class Recorded(Protocol):
+    """``sinks.recorded_schemas.RecordedSchema``."""
+
+    @property
+    def schema_id(self) -> int: ...
+
+    @property
+    def subject(self) -> str: ...
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def schema(self) -> str: ...
+
+
+# (schema id, subject) → the text that the registry has.
+AskRegistry = Callable[[int, str], Awaitable[str]]
+
+
+async def differences(recorded: Iterable[Recorded], ask: AskRegistry) -> list[str]:
+    """A sentence per recorded schema that the registry lacks or has otherwise; nothing: all is well.
+
+    Compared by what decides how bytes are read and values sealed: the Parsing Canonical Form and the
+    marks of personal data. Registries may drop the rest.
+
+    Raises:
+        Unavailable: The registry does not answer.
+    """
+    found = []
+    for known in recorded:
+        what = f"schema id {known.schema_id} ({known.subject} version {known.version})"
+        try:
+            text = await ask(known.schema_id, known.subject)
+        except InvalidRecord as refusal:
+            found.append(f"{what} is not in the registry: {refusal}")
+            continue
+        has, had = json.loads(text), json.loads(known.schema)
+        if fingerprint(has) != fingerprint(had):
+            found.append(f"{what} is another schema in the registry than was recorded")
+        elif marks(has) != marks(had):
+            found.append(f"{what} has other marks of personal data in the registry")
+    return found

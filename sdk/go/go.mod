@@ -1,0 +1,3 @@
+module github.com/audit-trail/auditsdk
+
+go 1.24

@@ -1,0 +1,58 @@
+"""What the vectors cannot say: values that JSON has not, and that no value is ever quoted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from audit_sdk import InvalidEvent, encode, validate
+
+SECRET = "hunter2-4711"
+SAMPLE: dict[str, Any] = json.loads(
+    (Path(__file__).parents[3] / "samples" / "audit_log_example.json").read_text(encoding="utf-8")
+)["event"]
+
+
+def test_a_tuple_is_a_list() -> None:
+    listed = encode("data-access", SAMPLE | {"data_classes": ["contact", "health"]})
+
+    assert encode("data-access", SAMPLE | {"data_classes": ("contact", "health")}) == listed
+
+
+def test_half_a_surrogate_pair_is_refused() -> None:
+    (problem,) = validate("data-access", SAMPLE | {"purpose": "a\ud800"})
+
+    assert (problem.path, problem.rule) == ("purpose", "unicode")
+
+
+@pytest.mark.parametrize(
+    "value", [SECRET, [SECRET], {"a": SECRET}, {SECRET: "a" * 300}, f"{SECRET}\x00"]
+)
+@pytest.mark.parametrize(
+    "field", ["tenant", "operation", "occurred_at", "labels", "resources", "actor"]
+)
+def test_no_value_stands_in_an_error(field: str, value: object) -> None:
+    try:
+        encode("data-access", SAMPLE | {field: value})
+    except InvalidEvent as error:
+        assert SECRET not in str(error).replace(f"actor.{SECRET}", "")
+
+
+def test_a_family_that_does_not_exist_is_named_with_those_that_do() -> None:
+    with pytest.raises(LookupError, match=r"login.*authentication"):
+        encode("login", {})
+
+
+@pytest.mark.parametrize("event", [None, [], "event", 7])
+def test_what_is_no_record_is_refused(event: Any) -> None:
+    assert [problem.rule for problem in validate("data-access", event)] == ["type"]
+
+
+def test_the_callers_event_is_left_as_it_was() -> None:
+    event = json.loads(json.dumps(SAMPLE))
+
+    encode("data-access", event)
+
+    assert event == SAMPLE
