@@ -64,7 +64,7 @@ lint: setup ## mypy, ruff, import-linter
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python scripts/build_native.py --lint
 	@$(BIN)/python scripts/validate_event_schema.py schemas
-	@if command -v go >/dev/null; then cd sdk/go && test -z "$$(gofmt -l .)" && go vet ./...; fi
+	@$(BIN)/python scripts/run_tests.py --vet
 
 lock: setup ## pin every dependency with hashes again
 	@$(BIN)/uv pip compile -q pyproject.toml --generate-hashes --no-header --no-annotate --universal --python-version 3.11 -o requirements.lock

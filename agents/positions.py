@@ -63,6 +63,7 @@ class Positions:
             limit_s=waits.outage_limit_s,
             begins="partition_waits",
             ends="partition_waits_no_more",
+            on_outage=metrics.intake_outage,
         )
         self._places: dict[TP, Place] = {}
         self._tasks: dict[TP, asyncio.Task[None]] = {}
@@ -314,6 +315,11 @@ class Positions:
     def was_assigned(self) -> bool:
         """The group has given this worker its partitions, which may be none."""
         return self._was_assigned
+
+    @property
+    def waiting_for(self) -> set[str]:
+        """The servers that placing waits for now."""
+        return self._outages.waiting_for
 
     def places(self) -> dict[TP, Place]:
         """Every assigned partition, now."""

@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaProducer
 from agents.app import tls_context
 from agents.kafka_answers import kafka_answers
 from pipeline.codec.dead_letter_format import SealedLetter, seal_dead_letter
-from pipeline.domain.errors import ChainBroken
+from pipeline.domain.errors import LetterTooLarge
 from pipeline.domain.escrow import EscrowEntry, encode_entries
 from pipeline.domain.logs import DEAD_LETTER_TOPIC, KEY_JOURNAL_TOPIC, LogName
 from pipeline.domain.records import DeadLetter
@@ -61,7 +61,7 @@ class WorkerProducer:
 
         Raises:
             Unavailable: Publish the same letters again later.
-            ChainBroken: A letter is larger than any record may be; the log is that of its record.
+            LetterTooLarge: A letter is larger than any record may be; the log is that of its record.
         """
         part: list[DeadLetter] = []
         part_bytes = 0
@@ -106,12 +106,14 @@ class WorkerProducer:
         """A letter that no broker takes must not look like a broker that is away."""
         size = len(sealed.value) + sum(len(name) + len(value) for name, value in sealed.headers)
         if size > self._max_bytes - _RECORD_ROOM_BYTES:
-            raise ChainBroken(
+            raise LetterTooLarge(
                 str(LogName(letter.topic, letter.partition, letter.epoch)),
                 f"the record at offset {letter.record.offset} is bad ({letter.reason}), and its dead"
                 f" letter would have {size} bytes of {self._max_bytes}: its key or headers are too"
-                " large to be kept. Delete the records up to it (kafka-delete-records), then"
+                " large to be kept. All before it is stored. Delete the records up to it"
+                " (kafka-delete-records), then"
                 f" `audit-trail open-epoch {letter.topic} {letter.partition}`",
+                offset=letter.record.offset,
             )
 
     async def _send(self, messages: Sequence[_Message]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,7 +31,11 @@ SHARED = (
     "tests/migration",
 )  # names of their own in each store
 ALONE = ("tests/acceptance", "tests/chaos")  # they end servers, or watch all that a worker does
-SDKS = {"node": (["node", "--test", "test/"], "nodejs"), "go": (["go", "test", "./..."], "go")}
+# tool → (how it says its version, oldest that will do, how it tests, where)
+SDKS = {
+    "node": (["node", "--version"], (20, 0), ["node", "--test"], "nodejs"),
+    "go": (["go", "version"], (1, 24), ["go", "test", "./..."], "go"),
+}
 
 
 def main() -> int:
@@ -38,24 +43,28 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--chaos", action="store_true", help="The fault tests, in their full form.")
     parser.add_argument("--conformance", action="store_true", help="The SDKs' tests alone.")
+    parser.add_argument("--vet", action="store_true", help="Look at the Go SDK's source.")
     parser.add_argument("--keep", action="store_true", help="Leave the stack up afterwards.")
     options, words = parser.parse_known_args()
     environment = PORTS | dict(os.environ) | FOLDER
     if options.conformance:
         return pytest(environment, "sdk/python/tests", *words) or other_sdks()
+    if options.vet:
+        return vet()
     if options.chaos:
         environment |= {"AUDIT_CHAOS": "full", "AUDIT_STACK_JIT": "full"}
         with stack(environment, keep=options.keep) as settings:
             return pytest(environment | settings, "tests/chaos", *words)
     started_at = time.monotonic()
     with coming_up(environment):
-        status = pytest(environment, *NO_SERVER, "--numprocesses=logical", *words) or other_sdks()
+        status = pytest(environment, *NO_SERVER, "--numprocesses=logical", *words)
     if status:
         subprocess.run([*STACK, "clean"], env=environment, check=False)
         return status
+    status = other_sdks()
     with stack(environment, keep=options.keep, fresh=False) as settings:
         with_stack = environment | settings
-        status = pytest(with_stack, *SHARED, *SIDE_BY_SIDE, *words)
+        status = pytest(with_stack, *SHARED, *SIDE_BY_SIDE, *words) or status
         status = pytest(with_stack, *ALONE, *words) or status
     print(f"all tests in {time.monotonic() - started_at:.0f} s", file=sys.stderr)
     return status
@@ -63,24 +72,47 @@ def main() -> int:
 
 def other_sdks() -> int:
     """The SDKs that are not Python's, each with its own tool; the status of the first that fails."""
-    for tool, (command, folder) in SDKS.items():
-        if shutil.which(tool) is None:
-            print(f"sdk/{folder}: not tested, since {tool} is not here", file=sys.stderr)
-        else:
-            print(f"sdk/{folder}: {' '.join(command)}", file=sys.stderr)
-            done = subprocess.run(command, cwd=ROOT / "sdk" / folder, check=False)
-            if done.returncode:
-                return done.returncode
-    return 0
+    status = 0
+    for tool, (ask, oldest, command, folder) in SDKS.items():
+        if not has(ask, oldest):
+            wanted = ".".join(map(str, oldest))
+            print(f"sdk/{folder}: not tested: it needs {tool} {wanted} or newer", file=sys.stderr)
+            continue
+        print(f"sdk/{folder}: {' '.join(command)}", file=sys.stderr)
+        done = subprocess.run(command, cwd=ROOT / "sdk" / folder, check=False)
+        status = status or done.returncode
+    return status
+
+
+def vet() -> int:
+    """gofmt and go vet, where there is a Go that is new enough."""
+    ask, oldest, _command, folder = SDKS["go"]
+    if not has(ask, oldest):
+        return 0
+    at = ROOT / "sdk" / folder
+    listed = subprocess.run(
+        ["gofmt", "-l", "."], cwd=at, capture_output=True, text=True, check=True
+    )
+    print(listed.stdout, end="")
+    vetted = subprocess.run(["go", "vet", "./..."], cwd=at, check=False).returncode
+    return vetted or (1 if listed.stdout else 0)
+
+
+def has(ask: list[str], oldest: tuple[int, int]) -> bool:
+    """Whether a tool is here and new enough."""
+    if shutil.which(ask[0]) is None:
+        return False
+    said = subprocess.run(ask, capture_output=True, text=True, check=False).stdout
+    found = re.search(r"(\d+)\.(\d+)", said)
+    return found is not None and (int(found[1]), int(found[2])) >= oldest
 
 
 @contextmanager
 def coming_up(environment: dict[str, str]) -> Iterator[None]:
-    """The stack comes up while the block runs; ``stack`` says what went wrong, and tries again."""
+    """The stack comes up while the block runs, and says how far it is; ``stack`` tries again."""
     print("the stack comes up beside the tests that need no server", file=sys.stderr)
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run([*STACK, "clean"], env=environment, check=True, **quiet)
-    coming = subprocess.Popen([*STACK, "up"], env=environment, **quiet)
+    subprocess.run([*STACK, "clean"], env=environment, check=True)
+    coming = subprocess.Popen([*STACK, "up"], env=environment, stdout=subprocess.DEVNULL)
     try:
         yield
     except BaseException:

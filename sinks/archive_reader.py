@@ -9,6 +9,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from io import BytesIO
 from typing import Any, cast
@@ -49,6 +50,10 @@ class ArchiveReader:
         self._s3 = s3
         self._archive = archive_bucket
         self._vault = vault_bucket
+
+    async def answers(self) -> None:
+        """Return if the archive can be asked now. Raises ``Unavailable``."""
+        await self._s3.call(partial(self._s3.client.head_bucket, Bucket=self._archive))
 
     async def ranges(self, name: LogName, from_leaf: int = 0) -> AsyncIterator[ArchivedRange]:
         """The objects of a log that hold ``from_leaf`` or later leaves, in order.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from pipeline.domain.errors import ChainBroken
+from pipeline.domain.errors import LetterTooLarge
 from pipeline.domain.logs import LogName
 from pipeline.domain.records import DeadLetter
 from pipeline.logging import log_event
@@ -38,18 +38,36 @@ class Burial:
         self._metrics = metrics
         self._revoke = revoke
 
-    async def bury(self, lanes: Sequence[Lane], letters: Sequence[DeadLetter]) -> bool:
-        """Publish dead letters; false if every lane was revoked first. A log of which one cannot be
-        kept stops, without a letter or an event of the batch under way.
+    async def bury_prepared(self, flights: Sequence[Flight]) -> bool:
+        """Publish the dead letters of prepared batches; false if every lane was revoked first. A log of
+        which one cannot be kept is cut there: it stops once what is before is in the ledger.
         """
-        while letters:
+        while True:
+            letters = [
+                letter for flight in flights if flight.prepared for letter in flight.prepared.dead
+            ]
             try:
-                await self._outages.through(partial(self._publish, letters), wanted=any_of(lanes))
-                break
-            except NoLongerWanted:
-                return False
-            except ChainBroken as broken:
-                letters = self._without_log(lanes, letters, broken)
+                return await self._bury([flight.lane for flight in flights], letters)
+            except LetterTooLarge as found:
+                self._cut(flights, found)
+
+    def _cut(self, flights: Sequence[Flight], found: LetterTooLarge) -> None:
+        mine = [flight for flight in flights if str(flight.lane.head.name) == found.log]
+        if not mine:
+            raise found
+        for flight in mine:
+            flight.lane.halt, flight.lane.halt_at = found, found.offset
+            flight.cut(found)
+        if mine[0].lane.head.next_offset >= found.offset:  # nothing is before it
+            self.stop(mine[0].lane.head.name, str(found))
+
+    async def _bury(self, lanes: Sequence[Lane], letters: Sequence[DeadLetter]) -> bool:
+        if not letters:
+            return True
+        try:
+            await self._outages.through(partial(self._publish, letters), wanted=any_of(lanes))
+        except NoLongerWanted:
+            return False
         for topic in {letter.topic for letter in letters}:
             reasons = [letter.reason for letter in letters if letter.topic == topic]
             self._metrics.dead_lettered(topic, reasons)
@@ -58,7 +76,9 @@ class Burial:
     async def bury_reused(
         self, lanes: Sequence[Lane], flights: Sequence[Flight], reused: ReusedIds
     ) -> bool:
-        """Events with reused ids leave their batches as dead letters; false as for ``bury``."""
+        """Events with reused ids leave their batches as dead letters; false as for
+        ``bury_prepared``.
+        """
         letters: list[DeadLetter] = []
         found: list[tuple[Flight, int]] = []
         for flight in flights:
@@ -66,15 +86,21 @@ class Burial:
                 mine = flight.take_reused(reused.events[flight.prepared.name])
                 letters += mine
                 found.append((flight, len(mine)))
-        if not await self.bury(lanes, letters):
-            return False
+        while True:
+            try:
+                if not await self._bury(lanes, letters):
+                    return False
+                break
+            except LetterTooLarge as large:
+                self._cut(flights, large)
+                letters = [letter for letter in letters if not _is_beyond(letter, large)]
         for flight, dead in found:  # their records were counted when they were prepared
             await self.hold_if_rotten(flight, records=0, dead=dead)
         return True
 
     async def hold_if_rotten(self, flight: Flight, *, records: int, dead: int) -> None:
         """Pause a partition of which too many records are bad, until a person has looked."""
-        if not flight.lane.is_rotten(records, dead, self._limits):
+        if not flight.lane.is_rotten(records, dead, self._limits) or flight.lane.halt is not None:
             return
         why = f"more than {self._limits.dead_letter_ratio:.0%} of the records are dead letters"
         pause = partial(self._control.pause, flight.batch.topic, flight.batch.partition, why)
@@ -87,18 +113,7 @@ class Burial:
         log_event(log, "log_stopped", level=logging.ERROR, log=str(name), why=why)
         self._control.stop(name.topic, name.partition, why)
 
-    def _without_log(
-        self, lanes: Sequence[Lane], letters: Sequence[DeadLetter], broken: ChainBroken
-    ) -> list[DeadLetter]:
-        """Stop the log that ``broken`` names; the letters of the others."""
-        lane = next((lane for lane in lanes if str(lane.head.name) == broken.log), None)
-        if lane is None:
-            raise broken
-        name = lane.head.name
-        if lane.active:
-            self.stop(name, str(broken))
-        return [
-            letter
-            for letter in letters
-            if (letter.topic, letter.partition) != (name.topic, name.partition)
-        ]
+
+def _is_beyond(letter: DeadLetter, large: LetterTooLarge) -> bool:
+    name = str(LogName(letter.topic, letter.partition, letter.epoch))
+    return name == large.log and letter.record.offset >= large.offset

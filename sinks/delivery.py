@@ -97,7 +97,7 @@ class Delivery:
     def submit(self, batch: RecordBatch) -> None:
         """Take a batch; one of a partition that was revoked meanwhile is dropped."""
         lane = self._lanes.get((batch.topic, batch.partition))
-        if lane is None:
+        if lane is None or lane.halt is not None:
             return
         self._metrics.consumed(batch.topic, len(batch.records))
         self._count_bytes(batch.size_bytes)
@@ -105,6 +105,12 @@ class Delivery:
         self._oldest_ms[id(flight)] = batch.records[0].timestamp if batch.records else 0
         self._fetched.append(flight)
         self._changed.set()
+
+    async def through_outages(self, call: Callable[[], Awaitable[None]]) -> None:
+        """Make a call that all of intake waits for; shown and counted as its own outages are. Raises
+        ``Unavailable`` after ``outage_limit_s``.
+        """
+        await self._outages.through(call)
 
     @property
     def waiting_for(self) -> set[str]:
@@ -132,7 +138,9 @@ class Delivery:
             while self._fetched and records < self._limits.batch_events:
                 flights.append(self._fetched.popleft())
                 records += len(flights[-1].batch.records)
-            await self._prepare([flight for flight in flights if flight.lane.active])
+            await self._prepare(
+                [flight for flight in flights if flight.lane.active and flight.lane.halt is None]
+            )
             for flight in flights:
                 if flight.prepared is None:
                     self._landed(flight)
@@ -168,11 +176,13 @@ class Delivery:
             prepared = await self._outages.through(prepare, wanted=any_of(lanes))
         except NoLongerWanted:
             return
-        letters = [letter for batch in prepared for letter in batch.dead]
-        if letters and not await self._burial.bury(lanes, letters):
-            return
         for flight, batch in zip(flights, prepared, strict=True):
             flight.prepared = batch
+        if not await self._burial.bury_prepared(flights):
+            for flight in flights:
+                flight.prepared = None
+            return
+        for flight, batch in zip(flights, prepared, strict=True):
             records, dead = len(flight.batch.records), len(batch.dead)
             await self._burial.hold_if_rotten(flight, records=records, dead=dead)
 
@@ -238,6 +248,8 @@ class Delivery:
             if accepted.events:
                 feed.offer(accepted)
             feed.note_head(outcome.head)
+        if lane.halt is not None and outcome.head.next_offset >= lane.halt_at:
+            self._burial.stop(lane.head.name, str(lane.halt))
 
     # --- waiting ---
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.domain.errors import Reason
+from pipeline.domain.errors import ChainBroken, LetterTooLarge, Reason
 from pipeline.domain.records import DeadLetter, LogHead, PreparedBatch, RecordBatch, SealedEvent
 
 
@@ -28,6 +28,8 @@ class Lane:
 
     head: LogHead
     active: bool = True
+    halt: ChainBroken | None = None  # why it stops, once all before ``halt_at`` is in the ledger
+    halt_at: int = 0
     seen: int = 0
     bad: int = 0
 
@@ -49,6 +51,19 @@ class Flight:
     batch: RecordBatch
     lane: Lane
     prepared: PreparedBatch | None = None
+
+    def cut(self, at: LetterTooLarge) -> None:
+        """Keep what is before a record that cannot be kept; of a batch behind it, nothing."""
+        batch = self.prepared
+        if batch is None or batch.start_offset >= at.offset:
+            self.prepared = None
+        elif at.offset < batch.end_offset:
+            self.prepared = replace(
+                batch,
+                end_offset=at.offset,
+                events=[event for event in batch.events if event.offset < at.offset],
+                dead=[letter for letter in batch.dead if letter.record.offset < at.offset],
+            )
 
     def take_reused(self, reused: Sequence[SealedEvent]) -> list[DeadLetter]:
         """The prepared events whose ids the ledger holds with other content, as dead letters now."""

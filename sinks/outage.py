@@ -68,7 +68,7 @@ class Outages:
         try:
             while True:
                 try:
-                    return await call()
+                    result = await call()
                 except Unavailable as outage:
                     if not wanted():
                         raise NoLongerWanted from None
@@ -83,11 +83,13 @@ class Outages:
                         server = outage.what
                         self._say(self._begins, server, facts | {"why": str(outage)})
                     self.waiting_for.add(server)
+                else:
+                    if server:
+                        self._say(self._ends, server, facts)
+                    return result
                 await self._sleep(backoff.next_s())
         finally:
-            if server:
-                self.waiting_for.discard(server)
-                self._say(self._ends, server, facts)
+            self.waiting_for.discard(server)
 
     @staticmethod
     def _say(event: str, server: str, facts: Mapping[str, Any]) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from pipeline.codec.compiler import Decode, compile_decoder
 from pipeline.codec.limits import Limits
 from pipeline.codec.policy import SealingPolicy
-from pipeline.codec.registry import SchemaRegistry
+from pipeline.codec.registry import RegisteredSchema, SchemaRegistry
 from pipeline.codec.types import Node, parse
 from pipeline.domain.errors import InvalidRecord, Reason
 from pipeline.domain.logs import family_of, subject_of
@@ -30,7 +30,9 @@ _CACHE_MAX = 1_000
 
 
 class Decoders:
-    """The decoder for a (topic, schema id), asked of the registry when it is new."""
+    """The decoder for a (topic, schema id), asked of the registry when it is new. ``keep`` is told of each
+    schema before the first event of it is decoded.
+    """
 
     def __init__(
         self,
@@ -38,12 +40,12 @@ class Decoders:
         policies: Mapping[str, SealingPolicy],
         limits: Limits,
         *,
-        on_compiled: Callable[[str, int], None] = lambda _topic, _id: None,
+        keep: Callable[[str, RegisteredSchema], Awaitable[None]] | None = None,
     ) -> None:
         self._registry = registry
         self._policies = policies
         self._limits = limits
-        self._on_compiled = on_compiled
+        self._keep = keep
         self._by_topic: dict[str, dict[int, Decode]] = {}
         self._trees: dict[tuple[str, int], Node] = {}
         self._refused: dict[tuple[str, int], InvalidRecord] = {}
@@ -65,7 +67,7 @@ class Decoders:
 
         Raises:
             InvalidRecord: The id is unknown, of another subject, or its schema cannot be used.
-            Unavailable: The registry does not answer; ask again later.
+            Unavailable: The registry, or who keeps its schemas, does not answer; ask again later.
         """
         refused = self._refused.get((topic, schema_id))
         if refused is not None:
@@ -78,6 +80,8 @@ class Decoders:
                 self._refused.clear()
             self._refused[topic, schema_id] = refusal
             raise
+        if self._keep is not None:
+            await self._keep(topic, registered)
         ready = self._by_topic.setdefault(topic, {})
         if len(ready) >= _CACHE_MAX:
             for known in ready:
@@ -85,7 +89,6 @@ class Decoders:
             ready.clear()
         ready[schema_id] = decode
         self._trees[topic, schema_id] = tree
-        self._on_compiled(topic, schema_id)
         return decode
 
 

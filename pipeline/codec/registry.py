@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +27,11 @@ _LARGEST_ID = 2**31 - 1  # ids are Java ints
 
 @dataclass(frozen=True, slots=True)
 class RegisteredSchema:
-    """A schema and the subjects under which the registry has it."""
+    """A schema, and its version under each subject that the registry has it under."""
 
     schema_id: int
     text: str
-    subjects: frozenset[str]
+    versions: Mapping[str, int]
 
 
 class SchemaRegistry:
@@ -93,12 +93,12 @@ class SchemaRegistry:
             Unavailable: The registry does not answer; ask again later.
         """
         found = self._known.get(schema_id)
-        if found is None or subject not in found.subjects:
+        if found is None or subject not in found.versions:
             # Known under other subjects only: it may have been registered under this one since.
             found = await self._ask_once(schema_id)
         if found is None:
             raise InvalidRecord(Reason.UNKNOWN_SCHEMA, f"schema id {schema_id}")
-        if subject not in found.subjects:
+        if subject not in found.versions:
             raise InvalidRecord(Reason.SCHEMA_OF_OTHER_SUBJECT, f"schema id {schema_id}")
         return found
 
@@ -126,8 +126,8 @@ class SchemaRegistry:
         if schema is None or schema.get("schemaType", "AVRO") != "AVRO":
             return None
         versions = await self._get(f"/schemas/ids/{schema_id}/versions")
-        subjects = frozenset(version["subject"] for version in versions or ())
-        return RegisteredSchema(schema_id, schema["schema"], subjects)
+        by_subject = {one["subject"]: int(one["version"]) for one in versions or ()}
+        return RegisteredSchema(schema_id, schema["schema"], by_subject)
 
     async def _get(self, path: str) -> Any:
         if self._session is None:
@@ -135,7 +135,7 @@ class SchemaRegistry:
         try:
             async with self._session.get(self._url + path) as response:
                 body = await response.read()
-                if response.status in _UNKNOWN and _is_a_registrys(body):
+                if response.status in _UNKNOWN and is_a_registrys(body):
                     return None
                 if response.status in _UNKNOWN:
                     raise Unavailable(
@@ -157,7 +157,7 @@ class SchemaRegistry:
             raise Unavailable("registry", failure(error, "AUDIT_REGISTRY_CA_FILE")) from error
 
 
-def _is_a_registrys(answer: bytes) -> bool:
+def is_a_registrys(answer: bytes) -> bool:
     """Whether an error comes from a registry: a proxy before it, or a wrong path, answers 404, too, and
     that is no reason for a dead letter. Source: Confluent's REST interface (``error_code``).
     """

@@ -16,6 +16,7 @@ import avro_schemas
 from pipeline.domain.errors import ConfigurationError
 
 _AVRO_MAGIC: Final = b"Obj\x01"
+_ENVELOPE: Final = frozenset({"family", "event", "label"})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -31,7 +32,7 @@ class FoundEvent:
 def read_events(path: Path, family: str = "") -> Iterator[FoundEvent]:
     """Every event of a file, in order.
 
-    A JSON event is either ``{"family": …, "event": {…}}`` or the event alone, of ``family``. An Avro
+    A JSON event is either ``{"family": …, "event": {…}}``, with a ``label`` or not, or the event alone, of ``family``. An Avro
     file says its family by its schema's name, unless ``family`` does.
 
     Raises:
@@ -45,7 +46,7 @@ def read_events(path: Path, family: str = "") -> Iterator[FoundEvent]:
         yield from _avro(path, family)
         return
     for place, found in _json(path, content):
-        if isinstance(found, dict) and found.keys() == {"family", "event"}:
+        if isinstance(found, dict) and {"family", "event"} <= found.keys() <= _ENVELOPE:
             named, event = found["family"], found["event"]
         else:
             named, event = family, found

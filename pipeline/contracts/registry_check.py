@@ -6,6 +6,7 @@ replaced gives ids anew: the same id would then decode old bytes, and new ones, 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
@@ -32,6 +33,8 @@ class Recorded(Protocol):
 
 
 # (schema id, subject) → the text that the registry has.
+_AT_ONCE = 8  # questions to the registry
+
 AskRegistry = Callable[[int, str], Awaitable[str]]
 
 
@@ -44,17 +47,24 @@ async def differences(recorded: Iterable[Recorded], ask: AskRegistry) -> list[st
     Raises:
         Unavailable: The registry does not answer.
     """
-    found = []
-    for known in recorded:
-        what = f"schema id {known.schema_id} ({known.subject} version {known.version})"
-        try:
-            text = await ask(known.schema_id, known.subject)
-        except InvalidRecord as refusal:
-            found.append(f"{what} is not in the registry: {refusal}")
-            continue
-        has, had = json.loads(text), json.loads(known.schema)
-        if fingerprint(has) != fingerprint(had):
-            found.append(f"{what} is another schema in the registry than was recorded")
-        elif marks(has) != marks(had):
-            found.append(f"{what} has other marks of personal data in the registry")
-    return found
+    turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def compared(known: Recorded) -> str:
+        async with turns:
+            return await _difference(known, ask)
+
+    return [found for found in await asyncio.gather(*map(compared, recorded)) if found]
+
+
+async def _difference(known: Recorded, ask: AskRegistry) -> str:
+    what = f"schema id {known.schema_id} ({known.subject} version {known.version})"
+    try:
+        text = await ask(known.schema_id, known.subject)
+    except InvalidRecord as refusal:
+        return f"{what} is not in the registry: {refusal}"
+    has, had = json.loads(text), json.loads(known.schema)
+    if fingerprint(has) != fingerprint(had):
+        return f"{what} is another schema in the registry than was recorded"
+    if marks(has) != marks(had):
+        return f"{what} has other marks of personal data in the registry"
+    return ""

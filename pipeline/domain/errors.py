@@ -71,6 +71,14 @@ class ChainBroken(AuditTrailError):
         self.log = log
 
 
+class LetterTooLarge(ChainBroken):
+    """A bad record that no dead letter can hold: what is before ``offset`` goes on, then its log stops."""
+
+    def __init__(self, log: str, detail: str, *, offset: int) -> None:
+        super().__init__(log, detail)
+        self.offset = offset
+
+
 class OutOfPosition(AuditTrailError):
     """A batch begins after the ledger's position: drop it and read again from ``next_offset``."""
 

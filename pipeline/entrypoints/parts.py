@@ -91,15 +91,14 @@ class Parts:
                     log_event(log, "store_waited_for", level=logging.ERROR, sink=sink, why=said)
             await asyncio.sleep(backoff.next_s())
 
-    async def registry_checked(self) -> None:
-        """Return once the registry has said what the ledger recorded of it.
+    async def check_registry(self) -> None:
+        """Compare the registry with what the ledger recorded of it.
 
         Raises:
             ConfigurationError: It says otherwise.
-            Unavailable: It stayed away for ``outage_limit_s``.
+            Unavailable: One of the two does not answer.
         """
-        check = partial(check_registry, self.registry, self.pauses.schemas)
-        await until_available(check, self.settings)
+        await check_registry(self.registry, self.pauses.schemas)
 
     async def learn_tenants(self) -> None:
         """Take the tenants as they are now. Raises ``Unavailable``."""
@@ -155,7 +154,7 @@ async def open_parts(settings: Settings, metrics: Metrics) -> AsyncIterator[Part
             ring=None if native is None else native.KeyRing(),
         )
         registry = await open_registry(settings, stack)
-        preparer = make_preparer(settings, registry, keys)
+        preparer = make_preparer(settings, registry, keys, operations.schemas)
         objects = make_objects(settings)
         retention: dict[str, int] = {}
         vault = Vault(objects, settings.s3_vault_bucket)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import socket
 from contextlib import AsyncExitStack
 
 import avro_schemas
@@ -10,16 +12,18 @@ from pipeline.codec.decoders import Decoders
 from pipeline.codec.judge import Horizon
 from pipeline.codec.limits import Limits
 from pipeline.codec.policy import SealingPolicy
-from pipeline.codec.registry import SchemaRegistry
+from pipeline.codec.registry import RegisteredSchema, SchemaRegistry
+from pipeline.contracts.compatibility import fingerprint
 from pipeline.contracts.registry_check import differences
 from pipeline.domain.errors import ConfigurationError
+from pipeline.domain.logs import family_of, subject_of
 from pipeline.keys.provider import read_key_file
 from pipeline.keys.subjects import SubjectKeys
 from pipeline.logging import log_event
 from pipeline.settings import Settings
 from pipeline.tls import client_context
 from sinks.prepare import Preparer
-from sinks.recorded_schemas import RecordedSchemas
+from sinks.recorded_schemas import RecordedSchema, RecordedSchemas
 
 log = logging.getLogger(__name__)
 
@@ -79,21 +83,32 @@ async def check_registry(registry: SchemaRegistry, recorded: RecordedSchemas) ->
         )
 
 
-def make_preparer(settings: Settings, registry: SchemaRegistry, keys: SubjectKeys) -> Preparer:
-    """What decodes, judges and seals."""
+def make_preparer(
+    settings: Settings, registry: SchemaRegistry, keys: SubjectKeys, recorded: RecordedSchemas
+) -> Preparer:
+    """What decodes, judges and seals; a schema is recorded before the first event of it is decoded."""
     limits = limits_of(settings)
     import_key = None
     if settings.import_key_file is not None:
         import_key = read_key_file(settings.import_key_file, "AUDIT_IMPORT_KEY_FILE")
+
+    async def keep(topic: str, schema: RegisteredSchema) -> None:
+        subject = subject_of(topic)
+        await recorded.record(
+            RecordedSchema(
+                schema.schema_id,
+                subject,
+                schema.versions[subject],
+                family_of(topic),
+                schema.text,
+                fingerprint(json.loads(schema.text)),
+                f"worker@{socket.gethostname()}",
+            )
+        )
+        log_event(log, "schema_compiled", topic=topic, schema_id=schema.schema_id)
+
     return Preparer(
-        Decoders(
-            registry,
-            policies(),
-            limits,
-            on_compiled=lambda topic, schema: log_event(
-                log, "schema_compiled", topic=topic, schema_id=schema
-            ),
-        ),
+        Decoders(registry, policies(), limits, keep=keep),
         keys,
         limits=limits,
         horizon=Horizon.of(

@@ -158,7 +158,7 @@ async def _run(settings: Settings) -> int:
 
 async def _prepare(parts: Parts, delivery: Delivery) -> None:
     """Decode nothing by a registry that is not the one whose ids the ledger has."""
-    await parts.registry_checked()
+    await delivery.through_outages(parts.check_registry)
     await delivery.run_prepare()
 
 

@@ -17,7 +17,7 @@ def worker_state(
     or lacks a leaf older than ``lagging_s``: the archive holds the newest back by design.
     """
     partitions = [
-        PartitionState(tp.topic, tp.partition, place.head is not None, place.still)
+        PartitionState(tp.topic, tp.partition, place.placed, place.still)
         for tp, place in sorted(positions.places().items())
     ]
     states = []
@@ -34,6 +34,5 @@ def worker_state(
                 stopped_logs=stopped,
             )
         )
-    return WorkerState(
-        positions.was_assigned, partitions, states, waiting_for=sorted(delivery.waiting_for)
-    )
+    waiting_for = sorted(delivery.waiting_for | positions.waiting_for)
+    return WorkerState(positions.was_assigned, partitions, states, waiting_for=waiting_for)

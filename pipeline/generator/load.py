@@ -49,17 +49,17 @@ def generate(
     Parts of an event (actor, source, producer) may be shared with other events: read only.
     """
     random = Random(seed)  # noqa: S311 - made load, not a secret
-    makers = _Makers(random, tenants, people_per_tenant)
+    maker = Maker(random, tenants, people_per_tenant)
     cumulated = list(accumulate(SHARES[family] for family in families))
     tenant_shares = list(accumulate(1 / n for n in range(1, len(tenants) + 1)))
     for occurred_at in times(count, start_at_us=start_at_us, span_us=span_us, random=random):
         family = random.choices(families, cum_weights=cumulated)[0]
         tenant = random.choices(tenants, cum_weights=tenant_shares)[0]
-        yield family, makers.make(family, tenant, occurred_at)
+        yield family, maker.make(family, tenant, occurred_at)
 
 
-class _Makers:
-    """One maker per family, and what all of them share."""
+class Maker:
+    """Makes one event after another; services count their events over all of them."""
 
     def __init__(self, random: Random, tenants: Sequence[str], people: int) -> None:
         self._random = random
@@ -73,8 +73,19 @@ class _Makers:
             "security-change": self._security_change,
         }
 
-    def make(self, family: str, tenant: str, occurred_at: int) -> dict[str, Any]:
-        random, person = self._random, self._populations[tenant].active(self._random)
+    def person(self, tenant: str) -> Person:
+        """Somebody, the active ones more often."""
+        return self._populations[tenant].active(self._random)
+
+    def anybody(self, tenant: str) -> Person:
+        """Somebody, each as often as the next."""
+        return self._populations[tenant].anybody(self._random)
+
+    def make(
+        self, family: str, tenant: str, occurred_at: int, person: Person | None = None
+    ) -> dict[str, Any]:
+        """An event of a family; somebody's, if nobody is named."""
+        random, person = self._random, person or self.person(tenant)
         service = _SERVICES[family]
         sequence = self._sequences[service]
         self._sequences[service] = sequence + 1

@@ -47,7 +47,7 @@ class ShippedSchemas(SchemaRegistry):
             number: RegisteredSchema(
                 number,
                 json.dumps(avro_schemas.load(family)),
-                frozenset({subject_of(RAW_PREFIX + family)}),
+                {subject_of(RAW_PREFIX + family): 1},
             )
             for family, number in schema_ids.items()
         }

@@ -36,7 +36,7 @@ def test_a_new_version_flows_beside_the_old_one_with_its_careless_field_sealed(
 ) -> None:
     schema = avro_schemas.load(FAMILY)
     schema["fields"].append(
-        {"name": "email", "type": ["null", "string"], "default": None, "pii": "none", "doc": "x"}
+        {"name": "email", "type": ["null", "string"], "default": None, "doc": "x"}
     )
     first = an_acme_event()
     second = {**an_acme_event(), "email": "planted-7391@example.com"}
@@ -62,6 +62,14 @@ def test_a_new_version_flows_beside_the_old_one_with_its_careless_field_sealed(
     assert f"({registered[FAMILY]}," in rows[first["event_id"]]
     assert f"({second_id}," in rows[second["event_id"]]
     assert "planted-7391" not in rows[second["event_id"]]
+    with psycopg.connect(settings.database_url.get_secret_value()) as connection:
+        kept = connection.execute(
+            "SELECT subject, version, registered_by FROM schema_versions WHERE schema_id = %s",
+            [second_id],
+        ).fetchone()
+    assert kept is not None
+    assert kept[:2] == (f"{TOPIC}-value", 2)
+    assert kept[2].startswith("worker@")
 
     def found() -> bool:
         query = {"query": {"term": {"audit.unmapped.email": "planted-7391@example.com"}}}
@@ -86,7 +94,7 @@ def test_an_incompatible_version_is_refused(tmp_path: Path, registered: dict[str
 
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.entrypoints.cli", "schemas", "check", "--file",
-         str(candidate), "--family", FAMILY],
+         str(candidate), "--family", FAMILY, "--output", "json"],
         capture_output=True,
         check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -94,3 +102,6 @@ def test_an_incompatible_version_is_refused(tmp_path: Path, registered: dict[str
     )  # fmt: skip
 
     assert done.returncode == 1, done.stderr.decode()
+    (state,) = json.loads(done.stdout)
+    assert state["state"] == "incompatible"
+    assert "must: added without a default" in state["detail"]

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(180)
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("pipeline", "agents", "sinks", "avro_schemas")
-SOURCES = (".py", ".pyi", ".avsc", ".sql")
+SOURCES = (".py", ".pyi", ".avsc", ".json", ".sql")
 
 Run = Callable[..., str]
 

@@ -22,11 +22,13 @@ from tests.chaos.load import (
 )
 from tests.chaos.processes import stack, wait_until, worker
 from tests.chaos.proof import prove
+from tests.chaos.versions import NewVersions
 
 pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(1_200)]
 
 RATE = 1_000
 SETTLES_S = 1.0  # what was under way when a server died
+OF_NEW_VERSION = 50
 EVENTS = int((BEFORE_S + OUTAGE_S + 12.0) * RATE)
 
 
@@ -121,11 +123,15 @@ def test_intake_waits_in_the_same_process(
 
 
 def test_events_of_schemas_not_known_yet_wait_for_the_registry(
-    settings: Settings, ids_file: Path
+    settings: Settings, ids_file: Path, tmp_path: Path
 ) -> None:
     with worker(AUDIT_SESSION_TIMEOUT_S="30") as one:
         one.wait_ready()
-        one.signal(signal.SIGSTOP)  # it has seen no event, so it has asked for no schema
+        one.signal(
+            signal.SIGSTOP
+        )  # it knows the schemas that the ledger has recorded, and no other
+        new = NewVersions(settings, tmp_path / "new.tsv")
+        new.publish(OF_NEW_VERSION)
         load = publish(settings, ids_file, int(OUTAGE_S * RATE), rate=RATE)
         wait_until(lambda: load.published, 60, "the first events")
         stack("kill", "registry")
@@ -137,6 +143,8 @@ def test_events_of_schemas_not_known_yet_wait_for_the_registry(
             stack("start", "registry")
         back_at = time.monotonic()
         load.wait()
+        with ids_file.open("ab") as published:
+            published.write(new.published())
         wait_drained(settings, load)
         drained_s = round(time.monotonic() - back_at, 1)
 

@@ -101,7 +101,7 @@ class Schemas(SchemaRegistry):
 
     async def by_id(self, schema_id: int, subject: str) -> RegisteredSchema:
         family = FAMILIES[schema_id]
-        named = frozenset({subject_of(f"audit.raw.{family}")})
+        named = {subject_of(f"audit.raw.{family}"): 1}
         return RegisteredSchema(schema_id, json.dumps(schema_of(family)), named)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from pipeline.domain.errors import ChainBroken, Reason, Unavailable
+from pipeline.domain.errors import ChainBroken, LetterTooLarge, Reason, Unavailable
 from pipeline.domain.logs import LogName
 from pipeline.domain.records import (
     DeadLetter,
@@ -48,7 +48,7 @@ class World:
     def __init__(self, partitions: int, *, bad: Sequence[tuple[int, int]] = ()) -> None:
         self.ledger = Ledger()
         self.bad = set(bad)
-        self.too_large: set[int] = set()
+        self.too_large: set[tuple[int, int]] = set()
         self.letters: list[tuple[int, int]] = []
         self.stopped: dict[int, str] = {}
         self.now_s = 0.0
@@ -91,8 +91,9 @@ class World:
 
     async def publish(self, letters: Sequence[DeadLetter]) -> None:
         for letter in letters:
-            if letter.partition in self.too_large:
-                raise ChainBroken(str(LogName(TOPIC, letter.partition)), "too large to be kept")
+            if (letter.partition, letter.record.offset) in self.too_large:
+                name = str(LogName(TOPIC, letter.partition))
+                raise LetterTooLarge(name, "too large to be kept", offset=letter.record.offset)
         self.letters += [(letter.partition, letter.record.offset) for letter in letters]
 
     def stored(self, head: LogHead) -> None:
@@ -144,18 +145,24 @@ async def test_one_of_several_logs_that_the_ledger_refuses_stops_alone() -> None
 
 
 @pytest.mark.anyio
-async def test_a_letter_that_no_broker_takes_stops_its_log_alone() -> None:
-    world = World(3, bad=[(0, 1), (1, 2), (2, 0)])
+@pytest.mark.parametrize("at", [0, 1, 3, 9])
+async def test_a_letter_that_no_broker_takes_stops_its_log_alone_behind_what_is_before(
+    at: int,
+) -> None:
+    world = World(3, bad=[(0, 1), (1, 0), (1, at), (1, 7), (2, 0)])
     await world.open()
-    world.too_large = {1}
-    for partition in range(3):
-        world.submit(partition, 0, 4)
+    world.too_large = {(1, at)}
+    for first in (0, 4, 8):
+        for partition in range(3):
+            world.submit(partition, first, 4)
 
     await world.run()
 
+    kept = [offset for offset in (0, 7) if offset < at]
     assert list(world.stopped) == [1]
-    assert sorted(world.letters) == [(0, 1), (2, 0)]
-    assert world.sizes() == [3, 0, 3]
+    assert sorted(set(world.letters)) == [(0, 1), *((1, offset) for offset in kept), (2, 0)]
+    assert world.sizes() == [11, at - len(kept), 11]
+    assert list(world.ledger.logs.values())[1].state.next_offset == at
     assert world.now_s == 0.0  # nobody waited as for a broker that is away
     assert world.delivery.idle
 

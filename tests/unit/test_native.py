@@ -175,7 +175,7 @@ def test_a_schema_that_a_program_would_explode_for_is_left_to_python(
 ) -> None:
     class One(Schemas):
         async def by_id(self, schema_id: int, subject: str) -> RegisteredSchema:
-            return RegisteredSchema(schema_id, json.dumps(schema), frozenset({subject}))
+            return RegisteredSchema(schema_id, json.dumps(schema), {subject: 1})
 
     decoders = Decoders(One(), policies(), Limits())
     horizon = Horizon.of(future_s=300, retention_days=2557, import_retention_days=7305)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -22,10 +23,18 @@ class Stores:
     def __init__(self) -> None:
         self.forgotten = 0
         self.searches = 0
+        self.asked = 0
+        self.archive_is_silent = False
         self.vault_is_down = False
         everything = cast("Any", self)
         self.recovery = Recovery(
-            everything, everything, everything, everything, self.journal, self.forget
+            everything,
+            everything,
+            everything,
+            everything,
+            self.journal,
+            self.forget,
+            patience_s=0.2,
         )
 
     def forget(self) -> None:
@@ -39,6 +48,13 @@ class Stores:
         self.searches += 1
         await asyncio.sleep(0)
         return None
+
+    async def answers(self) -> None:
+        self.asked += 1
+        if self.archive_is_silent:
+            await asyncio.sleep(60)
+        if self.vault_is_down:
+            raise Unavailable("s3")
 
     async def position(self, *_: Any) -> int:
         return 0
@@ -126,3 +142,31 @@ async def test_a_start_without_evidence_does_not_stand_for_a_rollback() -> None:
     assert found[0] == HEAD
     assert isinstance(found[1], Unavailable)
     assert stores.forgotten == 0
+
+
+@pytest.mark.anyio
+async def test_a_silent_archive_keeps_no_log_waiting_that_lost_nothing() -> None:
+    stores = Stores()
+    stores.archive_is_silent = True
+    began = time.monotonic()
+
+    heads = await asyncio.gather(
+        *(stores.recovery.recover(HEAD, rolled_back=False) for _log in range(21))
+    )
+
+    assert heads == [HEAD] * 21
+    assert stores.asked == 1
+    assert time.monotonic() - began < 2.0
+
+
+@pytest.mark.anyio
+async def test_an_archive_that_answers_again_is_asked_again() -> None:
+    stores = Stores()
+    stores.vault_is_down = True
+    await stores.recovery.recover(HEAD, rolled_back=False)
+    stores.vault_is_down = False
+    await asyncio.sleep(0.25)
+
+    await stores.recovery.recover(HEAD, rolled_back=False)
+
+    assert stores.asked == 2

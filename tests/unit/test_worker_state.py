@@ -33,7 +33,7 @@ class Nothing:
     """Of the worker's other parts what the page asks."""
 
     was_assigned = True
-    waiting_for: tuple[str, ...] = ()
+    waiting_for: frozenset[str] = frozenset()
 
     def places(self) -> dict[Any, Any]:
         return {}

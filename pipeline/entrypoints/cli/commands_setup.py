@@ -13,8 +13,13 @@ from pipeline.entrypoints.cli.output import OutputFormat, say, show_rows, sugges
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.entrypoints.cli.schemas import SchemaState
+    from pipeline.entrypoints.cli.schemas import Candidate, SchemaState
     from pipeline.entrypoints.cli.topics import TopicState
+
+SchemaFile = Annotated[
+    Path | None,
+    typer.Option("--file", exists=True, dir_okay=False, help="A candidate (.avsc)."),
+]
 
 topics_app = typer.Typer(no_args_is_help=True, help="The topics that the trail needs.")
 schemas_app = typer.Typer(no_args_is_help=True, help="Schemas in the registry.")
@@ -207,8 +212,16 @@ def _show_topics(states: Sequence[TopicState], output: OutputFormat) -> None:
 
 
 @schemas_app.command("register")
-def schemas_register(*, family: Families = None, output: Output = OutputFormat.TABLE) -> None:
-    """Register this release's schemas, and the compatibility rule of each subject."""
+def schemas_register(
+    *,
+    family: Families = None,
+    file: SchemaFile = None,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Register this release's schemas, and the compatibility rule of each subject.
+
+    With --file: that schema instead, for the one --family. The ledger keeps what is registered.
+    """
     from pipeline.entrypoints.cli import schemas
     from pipeline.entrypoints.cli.registry import RegistryClient
     from pipeline.entrypoints.cli.schema_rows import remember_versions
@@ -216,43 +229,47 @@ def schemas_register(*, family: Families = None, output: Output = OutputFormat.T
 
     settings = load_settings()
     with RegistryClient(settings) as registry:
-        candidates = schemas.shipped(family or ())
+        candidates = _candidates(family, file)
         states = [schemas.register(registry, candidate) for candidate in candidates]
-    _show_schemas(states, output)
     remember_versions(settings, states, candidates)
+    _show_schemas(states, output)
 
 
 @schemas_app.command("check")
 def schemas_check(
     *,
     family: Families = None,
-    file: Annotated[
-        Path | None,
-        typer.Option("--file", exists=True, dir_okay=False, help="A candidate (.avsc)."),
-    ] = None,
+    file: SchemaFile = None,
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Say whether a schema may be registered; exit 1 if not, with the rule that forbids it.
 
     Without --file: this release's own schemas. With it: that candidate, for the one --family.
     """
-    from pipeline.domain.errors import ConfigurationError
     from pipeline.entrypoints.cli import schemas
     from pipeline.entrypoints.cli.registry import RegistryClient
     from pipeline.settings import load_settings
 
-    if file is not None and (family is None or len(family) != 1):
-        raise ConfigurationError("--file needs exactly one --family")
+    candidates = _candidates(family, file)
     with RegistryClient(load_settings()) as registry:
-        if file is not None and family:
-            candidates = [schemas.candidate_from(file, family[0])]
-        else:
-            candidates = schemas.shipped(family or ())
         states = [schemas.check(registry, candidate) for candidate in candidates]
-    _show_schemas(states, output)
+    _show_schemas(states, output, file)
 
 
-def _show_schemas(states: Sequence[SchemaState], output: OutputFormat) -> None:
+def _candidates(family: list[str] | None, file: Path | None) -> list[Candidate]:
+    from pipeline.domain.errors import ConfigurationError
+    from pipeline.entrypoints.cli import schemas
+
+    if file is None:
+        return schemas.shipped(family or ())
+    if family is None or len(family) != 1:
+        raise ConfigurationError("--file needs exactly one --family")
+    return [schemas.candidate_from(file, family[0])]
+
+
+def _show_schemas(
+    states: Sequence[SchemaState], output: OutputFormat, file: Path | None = None
+) -> None:
     from pipeline.entrypoints.cli.failures import ProblemFound
     from pipeline.entrypoints.cli.schemas import state_row
 
@@ -261,4 +278,5 @@ def _show_schemas(states: Sequence[SchemaState], output: OutputFormat) -> None:
     if any(state.state == "incompatible" for state in states):
         raise ProblemFound("incompatible schemas are not registered")
     if any(state.state in ("missing", "compatible") for state in states):
-        say("may be registered; run: audit-trail schemas register")
+        named = f" --file {file} --family {states[0].family}" if file else ""
+        say(f"may be registered; run: audit-trail schemas register{named}")

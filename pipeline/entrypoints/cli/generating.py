@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.entrypoints.cli.output import Row, progress
 from pipeline.entrypoints.cli.published import ids_file
@@ -70,16 +71,39 @@ def generate_load(settings: Settings, load: Load) -> Row:
         tenants=load.tenant_names,
         families=load.families or tuple(SHARES),
     )
+    return publish_events(
+        settings, encoder, events, count=load.count, rate=load.rate, file=load.ids_file
+    )
+
+
+def publish_events(
+    settings: Settings,
+    encoder: EventEncoder,
+    events: Iterable[tuple[str, dict[str, Any]]],
+    *,
+    count: int,
+    rate: float = 0.0,
+    file: Path | None = None,
+) -> Row:
+    """Publish (family, event) pairs, ``rate`` a second (0: no limit); all are acknowledged on return.
+
+    ``file`` gets the id and position of each. ``count`` is for the progress that is shown.
+
+    Raises:
+        Unavailable: The broker does not answer; some events may have been published.
+        ValueError: An event does not follow its schema.
+
+    """
     size_bytes = 0
     started = time.monotonic()
     with (
-        ids_file(load.ids_file) as ids,
+        ids_file(file) as ids,
         Publisher(settings) as publisher,
-        progress("publishing", load.count) as done,
+        progress("publishing", count) as done,
     ):
         for number, (family, event) in enumerate(events):
-            if load.rate:
-                _pace(publisher, started + number / load.rate)
+            if rate:
+                _pace(publisher, started + number / rate)
             record = encoder.encode(family, event)
             size_bytes += len(record.value)
             publisher.publish(
@@ -96,7 +120,7 @@ def generate_load(settings: Settings, load: Load) -> Row:
         "published": ids.acknowledged,
         "seconds": round(took_s, 3),
         "events_per_s": round(ids.acknowledged / took_s),
-        "mean_event_bytes": round(size_bytes / load.count),
+        "mean_event_bytes": round(size_bytes / max(ids.acknowledged, 1)),
     }
 
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
+from pipeline.codec.registry import is_a_registrys
 from pipeline.domain.errors import ConfigurationError, Unavailable
 from pipeline.tls import client_context, failure
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
 
 COMPATIBILITY: Final = "FULL_TRANSITIVE"
+_NO_REGISTRY: Final = "AUDIT_REGISTRY_URL does not answer as a schema registry (Apicurio's API is at /apis/ccompat/v7)"
 _CONTENT_TYPE: Final = {"Content-Type": "application/vnd.schemaregistry.v1+json"}
 
 
@@ -120,6 +122,10 @@ class RegistryClient:
         except httpx.TransportError as error:
             raise Unavailable("registry", failure(error, "AUDIT_REGISTRY_CA_FILE")) from error
         status = answer.status_code
+        if status == HTTPStatus.NOT_FOUND and not is_a_registrys(answer.content):
+            raise ConfigurationError(
+                _NO_REGISTRY
+            )  # a proxy, or a wrong path: it knows of no schema
         if status == HTTPStatus.NOT_FOUND and absent is not ...:
             return absent
         if status == HTTPStatus.CONFLICT:
@@ -131,10 +137,7 @@ class RegistryClient:
         try:
             return answer.json()
         except ValueError:
-            raise ConfigurationError(
-                "AUDIT_REGISTRY_URL does not answer as a schema registry (Apicurio's API is at"
-                " /apis/ccompat/v7)"
-            ) from None
+            raise ConfigurationError(_NO_REGISTRY) from None
 
 
 def _part(subject: str) -> str:

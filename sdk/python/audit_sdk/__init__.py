@@ -1,21 +1,42 @@
 """Audit events from Python services, held to their contract before anything is sent."""
 
+from audit_sdk.client import Audit
 from audit_sdk.codec import encode, validate
+from audit_sdk.context import audit_context, set_context
 from audit_sdk.contract import Contract, Family, Limits, contract
-from audit_sdk.errors import AuditError, InvalidEvent, Problem
+from audit_sdk.errors import (
+    AuditConfigurationError,
+    AuditError,
+    InvalidEvent,
+    NotAccepted,
+    NotDelivered,
+    Problem,
+)
+from audit_sdk.publisher import DeliveryClass, Dropped, Metrics
+from audit_sdk.settings import AuditSettings
 from audit_sdk.wire import frame, murmur2, raw_key
 
 __all__ = [
+    "Audit",
+    "AuditConfigurationError",
     "AuditError",
+    "AuditSettings",
     "Contract",
+    "DeliveryClass",
+    "Dropped",
     "Family",
     "InvalidEvent",
     "Limits",
+    "Metrics",
+    "NotAccepted",
+    "NotDelivered",
     "Problem",
+    "audit_context",
     "contract",
     "encode",
     "frame",
     "murmur2",
     "raw_key",
+    "set_context",
     "validate",
 ]

@@ -32,3 +32,21 @@ class InvalidEvent(AuditError, ValueError):
         super().__init__(f"{family}: " + "; ".join(map(str, problems)))
         self.family = family
         self.problems = tuple(problems)
+
+
+class AuditConfigurationError(AuditError):
+    """A setting that a person must mend; the message names it."""
+
+
+class NotAccepted(AuditError):
+    """The event was not taken, and will not arrive: the spool is full, or the client is closed."""
+
+
+class NotDelivered(AuditError):
+    """The broker did not confirm the event in time. It may still arrive: sending the same event again
+    (with its ``event_id``) doubles nothing.
+    """
+
+    def __init__(self, event_id: str, why: str) -> None:
+        super().__init__(f"event {event_id}: {why}")
+        self.event_id = event_id

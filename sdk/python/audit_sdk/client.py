@@ -1,0 +1,242 @@
+"""``Audit``: one call per event family."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import threading
+import weakref
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from types import FrameType, TracebackType
+from typing import Any, Final, Self
+
+from confluent_kafka import Producer
+
+from audit_sdk import context
+from audit_sdk.codec import encode
+from audit_sdk.contract import contract
+from audit_sdk.identity import Identity, now_us, uuid7
+from audit_sdk.publisher import DeliveryClass, Dropped, Metrics, Publisher, producer_settings
+from audit_sdk.registry import SchemaIds
+from audit_sdk.settings import AuditSettings
+from audit_sdk.spool import Spool
+from audit_sdk.wire import raw_key
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_OPEN: Final[weakref.WeakSet[Audit]] = weakref.WeakSet()
+
+
+class Audit:
+    """Publishes audit events. One per process is enough; every method is thread-safe.
+
+    A call builds the event (id, time, producer, request context), holds it to its family's contract
+    and returns its ``event_id`` once it is accepted for delivery; what that promises is the delivery
+    class of the family (``audit_sdk.publisher``). Nothing connects before the first event.
+
+    ``close`` at the end, or use it as a context manager; at exit and on SIGTERM it is closed anyway.
+    """
+
+    def __init__(
+        self,
+        service: str | None = None,
+        *,
+        settings: AuditSettings | None = None,
+        metrics: Metrics | None = None,
+        **options: Any,
+    ) -> None:
+        """``options`` are fields of ``AuditSettings``; what is missing comes from the environment.
+
+        Raises:
+            AuditConfigurationError: A setting does not fit.
+        """
+        self._settings = settings or AuditSettings.from_environment(service=service, **options)
+        self._classes = {name: self._settings.class_of(name) for name in contract().families}
+        self._publisher = Publisher(
+            self._make_producer,
+            self._make_ids(),
+            self._make_spool if self._settings.spool_dir is not None else None,
+            metrics or Metrics(),
+            buffer_bytes=self._settings.buffer_bytes,
+        )
+        self._begin()
+        _OPEN.add(self)
+        _watch_the_process()
+
+    def _begin(self) -> None:
+        one = self._settings
+        self._identity = Identity.here(one.service, one.version, one.environment, one.instance)
+
+    # --- one call per family ---
+
+    def login(self, **fields: Any) -> str:
+        """An authentication: ``action`` is session.start and ``operation`` logon unless given."""
+        return self.emit("authentication", {"action": "session.start", **fields})
+
+    def data_access(self, action: str, operation: str, **fields: Any) -> str:
+        """Data that was read, searched, exported or shared."""
+        return self.emit("data-access", {"action": action, "operation": operation, **fields})
+
+    def profile_update(self, *, self_service: bool, **fields: Any) -> str:
+        """What a service holds about a person changed: ``changes``, and whose it is: ``targets``."""
+        named = {"action": "profile.update", "self_service": self_service}
+        return self.emit("profile-update", named | fields)
+
+    def admin_action(self, action: str, operation: str, **fields: Any) -> str:
+        """Something that takes administrative rights."""
+        return self.emit("admin-action", {"action": action, "operation": operation, **fields})
+
+    def security_change(self, action: str, change_kind: str, **fields: Any) -> str:
+        """A control changed: a role, a credential, a factor, a policy, a key."""
+        named = {"action": action, "change_kind": change_kind}
+        return self.emit("security-change", named | fields)
+
+    def emit(self, family: str, fields: Mapping[str, Any]) -> str:
+        """Publish an event of any family; its id.
+
+        ``fields`` are the event's own (docs/events.md). What they leave out, or is None, comes from the
+        request context, then from here: ``event_id``, ``occurred_at`` (also a ``datetime``), ``tenant``,
+        ``outcome`` (success) and ``producer``.
+
+        Raises:
+            InvalidEvent: It breaks the contract; nothing was sent.
+            NotAccepted: It was not taken (spool full, client closed).
+            NotDelivered: ``fail_closed`` only: not confirmed in time.
+        """
+        event = self._event(fields)
+        delivery = self._classes[family]
+
+        def make(sequence: int) -> tuple[bytes, bytes]:
+            event["producer"] = self._identity.producer(sequence)
+            body = encode(family, event)
+            return raw_key(event), body
+
+        item = self._publisher.accept(family, make, delivery)
+        if item is not None and delivery is DeliveryClass.FAIL_CLOSED:
+            timeout_s = self._settings.fail_closed_timeout_s
+            self._publisher.wait(item, event["event_id"], timeout_s)
+        return str(event["event_id"])
+
+    # --- life cycle ---
+
+    def flush(self, timeout_s: float = 10.0) -> int:
+        """Wait until the broker has what was accepted before; how many events it has not."""
+        return self._publisher.flush(timeout_s)
+
+    def close(self, timeout_s: float | None = None) -> int:
+        """Flush and end; how many events the broker has not. Spooled ones go out with the next process."""
+        _OPEN.discard(self)
+        return self._publisher.close(
+            self._settings.close_timeout_s if timeout_s is None else timeout_s
+        )
+
+    @property
+    def dropped(self) -> Mapping[str, Dropped]:
+        """By topic: what will not arrive."""
+        return self._publisher.dropped
+
+    @property
+    def pending(self) -> int:
+        """Events that the broker has not confirmed yet."""
+        return self._publisher.pending()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def after_fork(self) -> None:
+        """In the child: a producer of its own, with an epoch of its own; the parent's events are the
+        parent's.
+        """
+        self._publisher.after_fork()
+        self._begin()
+
+    # --- parts ---
+
+    def _event(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        given = {name: value for name, value in fields.items() if value is not None}
+        event = context.merged(context.current(), given)
+        at = event.get("occurred_at")
+        if at is None:
+            event["occurred_at"] = at = now_us()
+        elif isinstance(at, datetime):
+            if at.tzinfo is None:
+                at = at.astimezone()
+            event["occurred_at"] = at = (at - _EPOCH) // timedelta(microseconds=1)
+        if "event_id" not in event:
+            event["event_id"] = uuid7(at if type(at) is int and at >= 0 else now_us())
+        event.setdefault("outcome", "success")
+        if "tenant" not in event and self._settings.tenant is not None:
+            event["tenant"] = self._settings.tenant
+        return event
+
+    def _make_ids(self) -> SchemaIds:
+        one = self._settings
+        return SchemaIds(
+            one.registry_url,
+            username=one.registry_username,
+            password=one.registry_password,
+            ca_file=one.registry_ca_file,
+            timeout_s=one.request_timeout_s,
+        )
+
+    def _make_producer(self) -> Any:
+        one = self._settings
+        own = {
+            "bootstrap.servers": one.bootstrap,
+            "client.id": f"audit-sdk-{one.service}",
+            **one.kafka,
+        }
+        return Producer(producer_settings(own, queue_bytes=one.buffer_bytes))
+
+    def _make_spool(self) -> Spool:
+        assert self._settings.spool_dir is not None
+        name = f"{self._identity.epoch}-{os.getpid()}"
+        return Spool(self._settings.spool_dir, name, max_bytes=self._settings.spool_max_bytes)
+
+
+# --- the process: exit, SIGTERM, fork ---
+
+_watched = False
+
+
+def _watch_the_process() -> None:
+    """Once per process: close at exit and on SIGTERM, begin anew after a fork."""
+    global _watched  # noqa: PLW0603 - handlers of a process are set once
+    if _watched:
+        return
+    _watched = True
+    atexit.register(_close_all)
+    os.register_at_fork(after_in_child=_after_fork)
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    if on_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminated)  # a handler of the application's own stays
+
+
+def _close_all() -> None:
+    for audit in list(_OPEN):
+        audit.close()
+
+
+def _after_fork() -> None:
+    for audit in list(_OPEN):
+        audit.after_fork()
+
+
+def _terminated(_number: int, _frame: FrameType | None) -> None:
+    """The main thread may be in the middle of a call and hold its lock: it goes on meanwhile."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the second one ends at once
+
+    def end() -> None:
+        _close_all()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=end, name="audit-sdk-exit").start()

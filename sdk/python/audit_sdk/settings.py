@@ -1,0 +1,100 @@
+"""What an ``Audit`` is made of; each may come from the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Self
+
+from audit_sdk.contract import contract
+from audit_sdk.errors import AuditConfigurationError
+from audit_sdk.publisher import DeliveryClass
+
+# What is grave enough to be kept over a crash is spooled where there is a spool.
+DEFAULT_CLASSES: Final[Mapping[str, DeliveryClass]] = MappingProxyType(
+    {
+        "authentication": DeliveryClass.SPOOL,
+        "data-access": DeliveryClass.SPOOL,
+        "profile-update": DeliveryClass.SPOOL,
+        "admin-action": DeliveryClass.SPOOL,
+        "security-change": DeliveryClass.SPOOL,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSettings:
+    """``kafka`` holds librdkafka's own settings (TLS, SASL). Without ``spool_dir`` the families that
+    would be spooled are ``best_effort``.
+    """
+
+    service: str
+    bootstrap: str
+    registry_url: str
+    tenant: str | None = None
+    version: str | None = None
+    environment: str | None = None
+    instance: str | None = None
+    kafka: Mapping[str, Any] = field(default_factory=dict)
+    registry_username: str = ""
+    registry_password: str = field(default="", repr=False)
+    registry_ca_file: Path | None = None
+    delivery: Mapping[str, DeliveryClass | str] = field(default_factory=dict)
+    spool_dir: Path | None = None
+    spool_max_bytes: int = 256 * 1024 * 1024
+    buffer_bytes: int = 32 * 1024 * 1024
+    fail_closed_timeout_s: float = 5.0
+    close_timeout_s: float = 5.0
+    request_timeout_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not self.service:
+            raise AuditConfigurationError("service is empty: name the service (AUDIT_SERVICE)")
+        unknown = set(self.delivery) - set(contract().families)
+        if unknown:
+            raise AuditConfigurationError(f"delivery names no family: {', '.join(sorted(unknown))}")
+
+    @classmethod
+    def from_environment(cls, **given: Any) -> Self:
+        """``AUDIT_SERVICE``, ``AUDIT_KAFKA_BOOTSTRAP``, ``AUDIT_REGISTRY_URL``, ``AUDIT_TENANT``,
+        ``AUDIT_SERVICE_VERSION``, ``AUDIT_ENVIRONMENT``, ``AUDIT_SPOOL_DIR``; what is given here wins.
+        """
+        named = {
+            "service": os.environ.get("AUDIT_SERVICE", ""),
+            "bootstrap": os.environ.get("AUDIT_KAFKA_BOOTSTRAP", "127.0.0.1:19092"),
+            "registry_url": os.environ.get(
+                "AUDIT_REGISTRY_URL", "http://127.0.0.1:18080/apis/ccompat/v7"
+            ),
+            "tenant": os.environ.get("AUDIT_TENANT"),
+            "version": os.environ.get("AUDIT_SERVICE_VERSION"),
+            "environment": os.environ.get("AUDIT_ENVIRONMENT"),
+            "spool_dir": Path(folder) if (folder := os.environ.get("AUDIT_SPOOL_DIR")) else None,
+        }
+        return cls(**(named | {name: value for name, value in given.items() if value is not None}))
+
+    def class_of(self, family: str) -> DeliveryClass:
+        """The delivery class of a family.
+
+        Raises:
+            AuditConfigurationError: There is no such class, or it needs a spool and there is none.
+        """
+        chosen = self.delivery.get(family)
+        if chosen is None:
+            default = DEFAULT_CLASSES[family]
+            spools = self.spool_dir is not None or default is not DeliveryClass.SPOOL
+            return default if spools else DeliveryClass.BEST_EFFORT
+        try:
+            named = DeliveryClass(chosen)
+        except ValueError:
+            known = ", ".join(DeliveryClass)
+            raise AuditConfigurationError(f"delivery of {family}: one of {known}") from None
+        if named is DeliveryClass.SPOOL and self.spool_dir is None:
+            raise AuditConfigurationError(f"delivery of {family} is spool: set spool_dir")
+        return named
+
+    def named(self, **changes: Any) -> Self:
+        """The same with other values."""
+        return replace(self, **changes)

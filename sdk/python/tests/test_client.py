@@ -1,0 +1,335 @@
+"""The call: what an event gets by itself, what a request adds, and what is refused before sending."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import fastavro
+import pytest
+from audit_sdk import (
+    Audit,
+    AuditConfigurationError,
+    AuditSettings,
+    DeliveryClass,
+    InvalidEvent,
+    audit_context,
+    contract,
+    set_context,
+)
+from audit_sdk.asgi import AuditMiddleware
+from audit_sdk.context import trace_of
+from audit_sdk.identity import uuid7
+
+ACTOR = {"type": "user", "tenant": "acme", "id_type": "user_id", "id": "u-1"}
+RECORD = {"tenant": "acme", "type": "record", "id": "r-1"}
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+class Producer:
+    """Keeps what it is given, and says at once that the broker has it."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[str, bytes, bytes]] = []
+        self._reports: list[Any] = []
+
+    def produce(self, topic: str, value: bytes, key: bytes, on_delivery: Any) -> None:
+        self.records.append((topic, key, value))
+        self._reports.append(on_delivery)
+
+    def poll(self, _timeout: float) -> int:
+        reports, self._reports = self._reports, []
+        for report in reports:
+            report(None, None)
+        return len(reports)
+
+    def purge(self, in_queue: bool = True, in_flight: bool = True) -> None:
+        pass
+
+
+class Ids:
+    def ask(self, _family: str) -> int:
+        return 7
+
+
+class Recorded(Audit):
+    def __init__(self, **options: Any) -> None:
+        self.producer = Producer()
+        super().__init__(service="records", tenant="acme", **options)
+
+    def _make_producer(self) -> Any:
+        return self.producer
+
+    def _make_ids(self) -> Any:
+        return Ids()
+
+    def events(self) -> list[dict[str, Any]]:
+        """What was sent, as any Avro library reads it."""
+        assert self.flush(5.0) == 0
+        found = []
+        for topic, _key, value in self.producer.records:
+            assert value[:5] == b"\x00\x00\x00\x00\x07"
+            schema = next(one.schema for one in contract().families.values() if one.topic == topic)
+            parsed = fastavro.parse_schema(json.loads(json.dumps(schema)))
+            found.append(fastavro.schemaless_reader(io.BytesIO(value[5:]), parsed, None))
+        return found
+
+
+@pytest.fixture
+def audit() -> Iterator[Recorded]:
+    with Recorded(version="1.2", environment="test", instance="records-0") as made:
+        yield made
+
+
+def test_an_event_gets_what_the_call_leaves_out(audit: Recorded) -> None:
+    before = datetime.now(UTC)
+    event_id = audit.data_access("record.read", "read", actor=ACTOR, resources=[RECORD])
+    (event,) = audit.events()
+
+    assert str(event["event_id"]) == event_id
+    assert event["event_id"].version == 7
+    assert before <= event["occurred_at"] <= datetime.now(UTC)
+    assert (event["tenant"], event["outcome"]) == ("acme", "success")
+    producer = event["producer"]
+    assert producer.pop("epoch") > 1_700_000_000_000_000
+    assert producer == {
+        "service": "records",
+        "version": "1.2",
+        "instance": "records-0",
+        "environment": "test",
+        "sequence": 0,
+    }
+
+
+def test_there_is_a_call_for_each_family(audit: Recorded) -> None:
+    audit.login(actor=ACTOR, outcome="failure", failure_code="invalid_password")
+    audit.data_access("record.read", "read", actor=ACTOR, resources=[RECORD])
+    audit.profile_update(self_service=True, actor=ACTOR, changes=[{"path": "phone"}])
+    audit.admin_action("project.delete", "delete", actor=ACTOR, resources=[RECORD])
+    audit.security_change("role.grant", "role", actor=ACTOR, resources=[RECORD])
+
+    assert len(audit.events()) == 5
+    assert [topic for topic, _key, _value in audit.producer.records] == [
+        one.topic for one in contract().families.values()
+    ]
+
+
+def test_sequences_count_by_topic_and_an_invalid_event_takes_none(audit: Recorded) -> None:
+    for _ in range(2):
+        audit.login(actor=ACTOR)
+        with pytest.raises(InvalidEvent, match="resources"):
+            audit.data_access("record.read", "read", actor=ACTOR)
+        audit.data_access("record.read", "read", actor=ACTOR, resources=[RECORD])
+
+    assert [event["producer"]["sequence"] for event in audit.events()] == [0, 0, 1, 1]
+
+
+def test_a_time_may_be_a_datetime_and_an_id_the_callers(audit: Recorded) -> None:
+    at = datetime(2026, 3, 1, 12, 0, 0, 123_456, tzinfo=UTC)
+    given = "01966f3e-7a10-7c3b-9d2e-5b7f0c1a2d39"
+    audit.login(actor=ACTOR, occurred_at=at, event_id=given)
+    audit.login(actor=ACTOR, occurred_at=(int(at.timestamp()) * 1_000_000 + 123_456))
+
+    first, second = audit.events()
+    assert first["occurred_at"] == second["occurred_at"] == at
+    assert str(first["event_id"]) == given
+
+
+def test_what_is_missing_is_said_before_anything_is_sent(audit: Recorded) -> None:
+    with pytest.raises(InvalidEvent) as caught:
+        audit.login(actor={"type": "user"}, tenant="")
+
+    found = [(problem.path, problem.rule) for problem in caught.value.problems]
+    assert found == [
+        ("tenant", "empty"),
+        ("actor.tenant", "required"),
+        ("actor.id_type", "required"),
+    ]
+    assert audit.events() == []
+
+
+def test_a_context_is_seen_by_what_runs_in_it_and_by_nothing_else(audit: Recorded) -> None:
+    def work() -> None:
+        audit.login()
+
+    with audit_context(actor=ACTOR, source={"ip": "192.0.2.1"}), ThreadPoolExecutor(1) as pool:
+        with audit_context(source={"port": 7}, session={"id": "s"}):
+            audit.login()
+        audit.login(source={"ip": "192.0.2.9"})
+        with pytest.raises(InvalidEvent, match=r"actor: is missing"):
+            pool.submit(work).result()
+    with pytest.raises(InvalidEvent, match=r"actor: is missing"):
+        audit.login()
+    with pytest.raises(LookupError):
+        set_context(actor=ACTOR)
+
+    inner, outer = audit.events()
+    assert (inner["source"]["ip"], inner["source"]["port"]) == ("192.0.2.1", 7)
+    assert inner["session"]["id"] == "s"
+    assert (outer["source"]["ip"], outer["session"]) == ("192.0.2.9", None)
+
+
+def serve(audit: Recorded, headers: dict[str, str], client: tuple[str, int] | None) -> None:
+    """A request through the middleware, whose handler is authenticated inside, in another thread."""
+
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None:
+        await asyncio.to_thread(set_context, actor=ACTOR)
+        await asyncio.to_thread(audit.login)
+
+    async def nothing(*_: Any) -> Any:
+        raise AssertionError
+
+    scope = {
+        "type": "http",
+        "client": client,
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers.items()],
+    }
+    middleware = AuditMiddleware(app, trusted_proxies=["10.0.0.0/8", "fd00::/8"])
+    asyncio.run(middleware(scope, nothing, nothing))
+
+
+def test_the_middleware_carries_the_requests_facts(audit: Recorded) -> None:
+    headers = {"user-agent": "curl/8", "x-request-id": "rq-1", "traceparent": TRACE}
+    serve(audit, headers, ("192.0.2.7", 50_000))
+
+    (event,) = audit.events()
+    assert event["actor"]["id"] == "u-1"
+    assert event["source"]["ip"] == "192.0.2.7"
+    assert (event["source"]["port"], event["source"]["user_agent"]) == (50_000, "curl/8")
+    assert event["request"] == {
+        "id": "rq-1",
+        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+        "span_id": "00f067aa0ba902b7",
+    }
+
+
+@pytest.mark.parametrize(
+    ("client", "forwarded", "expected"),
+    [
+        ("192.0.2.7", "203.0.113.1", "192.0.2.7"),  # nobody's proxy: what it says counts nothing
+        ("10.0.0.1", "203.0.113.1", "203.0.113.1"),
+        ("10.0.0.1", "6.6.6.6, 203.0.113.1, 10.0.0.2", "203.0.113.1"),
+        ("10.0.0.1", "6.6.6.6, rubbish, 10.0.0.2", "10.0.0.2"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("fd00::1", "2001:db8::1", "2001:db8::1"),
+    ],
+)
+def test_a_forwarded_address_counts_only_from_a_trusted_proxy(
+    audit: Recorded, client: str, forwarded: str, expected: str
+) -> None:
+    serve(audit, {"x-forwarded-for": forwarded}, (client, 1))
+
+    (event,) = audit.events()
+    assert event["source"]["ip"] == expected
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"user-agent": "a\x1b[31m"},
+        {"user-agent": "x" * 5_000},
+        {"x-request-id": "ada@example.com"},
+        {"x-request-id": "x" * 5_000},
+        {"traceparent": "00-zz-yy-01"},
+        {"x-forwarded-for": "<script>"},
+    ],
+)
+def test_what_a_client_sends_spoils_no_event(audit: Recorded, headers: dict[str, str]) -> None:
+    serve(audit, headers, ("10.0.0.1", 1))
+
+    (event,) = audit.events()
+    assert "@" not in event["request"]["id"]
+
+
+def test_a_request_without_an_address_has_none(audit: Recorded) -> None:
+    serve(audit, {}, None)
+
+    (event,) = audit.events()
+    assert event["source"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        (TRACE, True),
+        ("cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-what-will-be", True),
+        ("ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", False),
+        ("00-00000000000000000000000000000000-00f067aa0ba902b7-01", False),
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01", False),
+        ("00-4bf92f3577b34da6a3ce929d0e0e473-00f067aa0ba902b7-01", False),
+        ("", False),
+    ],
+)
+def test_a_traceparent_is_read_as_w3c_has_it(text: str, is_one: bool) -> None:
+    assert bool(trace_of(text)) is is_one
+
+
+def test_ids_are_version_7_in_the_order_of_time() -> None:
+    ids = [uuid7(at * 1_000) for at in range(1_790_000_000_000, 1_790_000_000_050)]
+
+    assert ids == sorted(ids)
+    assert len(set(ids)) == 50
+    assert all(
+        re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-.{12}", one)
+        for one in ids
+    )
+
+
+def test_settings_that_do_not_fit_are_named() -> None:
+    given = {"service": "x", "bootstrap": "", "registry_url": "http://127.0.0.1:1"}
+    for options, said in (
+        ({"service": ""}, "AUDIT_SERVICE"),
+        ({"registry_url": "ftp://x"}, "registry_url"),
+        ({"delivery": {"login": "spool"}}, "no family"),
+        ({"delivery": {"authentication": "sometimes"}}, "best_effort"),
+        ({"delivery": {"authentication": "spool"}}, "spool_dir"),
+    ):
+        with pytest.raises(AuditConfigurationError, match=said):
+            Audit(settings=AuditSettings(**{**given, **options}))
+
+
+def test_without_a_spool_nothing_is_promised_beyond_the_process(tmp_path: Any) -> None:
+    given = AuditSettings(service="x", bootstrap="", registry_url="http://127.0.0.1:1")
+
+    assert given.class_of("authentication") is DeliveryClass.BEST_EFFORT
+    assert given.named(spool_dir=tmp_path).class_of("authentication") is DeliveryClass.SPOOL
+
+
+def test_passwords_are_not_shown() -> None:
+    given = AuditSettings(
+        service="x", bootstrap="", registry_url="http://x", registry_password="pw-1"
+    )
+
+    assert "pw-1" not in repr(given)
+
+
+def test_a_naive_time_is_local_as_python_has_it(audit: Recorded) -> None:
+    naive = datetime(2026, 3, 1, 12, 0, 0)  # noqa: DTZ001
+    audit.login(actor=ACTOR, occurred_at=naive)
+
+    (event,) = audit.events()
+    assert abs(event["occurred_at"] - naive.astimezone()) < timedelta(seconds=1)
+
+
+def test_a_call_does_not_wait_for_a_broker(tmp_path: Any) -> None:
+    settings = AuditSettings(
+        service="x",
+        tenant="acme",
+        bootstrap="127.0.0.1:9",
+        registry_url="http://127.0.0.1:9",
+        spool_dir=tmp_path,
+        close_timeout_s=0.1,
+    )
+    with Audit(settings=settings) as audit:
+        began = time.monotonic()
+        for _ in range(100):
+            audit.login(actor=ACTOR)
+        assert time.monotonic() - began < 2.0
+        assert audit.pending

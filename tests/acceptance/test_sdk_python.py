@@ -1,0 +1,279 @@
+"""The Python SDK on a real broker and registry: ends, forks, crashes, and a broker that is away."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fastavro
+import pytest
+from audit_sdk import Audit, DeliveryClass, InvalidEvent, NotDelivered, murmur2
+from confluent_kafka import Consumer, TopicPartition
+
+import avro_schemas
+from pipeline.settings import Settings
+from tests.acceptance.records import ROOT, an_acme_event, wait_until
+from tests.proxy import Fault, FaultProxy
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+PROGRAM = ROOT / "tests" / "acceptance" / "sdk_program.py"
+TOPIC = "audit.raw.authentication"
+PARTITIONS = 4
+ACTOR = {"type": "user", "tenant": "acme", "id_type": "user_id", "id": "sdk-1"}
+
+
+class Topic:
+    """What comes to a topic from now on."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._consumer = Consumer(
+            {"bootstrap.servers": settings.kafka_bootstrap, "group.id": "sdk-test"}
+        )
+        self._from = [self._end(partition) for partition in range(PARTITIONS)]
+        self._schema = fastavro.parse_schema(avro_schemas.load("authentication"))
+
+    def _end(self, partition: int) -> TopicPartition:
+        _first, end = self._consumer.get_watermark_offsets(TopicPartition(TOPIC, partition))
+        return TopicPartition(TOPIC, partition, end)
+
+    def events(self) -> list[tuple[int, bytes, dict[str, Any]]]:
+        """(partition, key, event) of every record up to the end as it is now, by partition and offset."""
+        ends = [self._end(partition) for partition in range(PARTITIONS)]
+        found = []
+        for begin, end in zip(self._from, ends, strict=True):
+            self._consumer.assign([begin])
+            at = begin.offset
+            while at < end.offset:
+                message = self._consumer.poll(10.0)
+                assert message is not None
+                assert message.error() is None
+                at = message.offset() + 1
+                body = io.BytesIO(message.value()[5:])
+                event = fastavro.schemaless_reader(body, self._schema, None)
+                found.append((begin.partition, message.key(), event))
+        return found
+
+    def ids(self) -> Counter[str]:
+        return Counter(str(event["event_id"]) for _partition, _key, event in self.events())
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+@pytest.fixture
+def topic(settings: Settings, registered: dict[str, int]) -> Iterator[Topic]:
+    made = Topic(settings)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def line() -> Iterator[FaultProxy]:
+    """A line to the broker that can fail."""
+    home = Path(os.environ.get("AUDIT_STACK_DIR") or ROOT / ".stack")
+    ports = json.loads((home / "stack.json").read_bytes())["ports"]
+    made = FaultProxy(f"kafka://127.0.0.1:{ports['kafka_behind_proxy']}", ports["kafka_proxy"])
+    yield made
+    made.close()
+
+
+def start(what: str, count: int, **env: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(PROGRAM), what, str(count)],
+        env={**os.environ, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process: subprocess.Popen[str], status: int = 0) -> list[str]:
+    """The ids that the program was given."""
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == status, errors
+    return out.split()
+
+
+def test_every_event_goes_where_its_key_says_in_order_with_sequences_without_holes(
+    topic: Topic,
+) -> None:
+    with Audit("sdk-test", tenant="acme") as audit:
+        sent = [audit.login(actor={**ACTOR, "id": f"sdk-{number % 40}"}) for number in range(2_000)]
+        assert audit.flush(30.0) == 0
+
+    found = topic.events()
+    assert Counter(str(event["event_id"]) for _, _, event in found) == Counter(sent)
+    for partition, key, event in found:
+        assert key == f"acme/{event['actor']['id']}".encode()
+        assert murmur2(key) % PARTITIONS == partition
+    assert sorted(event["producer"]["sequence"] for _, _, event in found) == list(range(2_000))
+    for wanted in range(PARTITIONS):
+        sequences = [event["producer"]["sequence"] for at, _, event in found if at == wanted]
+        assert sequences == sorted(sequences)
+
+
+@pytest.mark.parametrize("what", ["return", "exit"])
+def test_a_short_job_that_nobody_closes_loses_nothing(topic: Topic, what: str) -> None:
+    sent = ended(start(what, 300))
+
+    assert len(sent) == 300
+    assert topic.ids() == Counter(sent)
+
+
+def test_sigterm_drains(topic: Topic) -> None:
+    process = start("wait", 300)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "published\n"
+    process.send_signal(signal.SIGTERM)
+    sent = ended(process, -signal.SIGTERM)
+
+    assert len(sent) == 300
+    assert topic.ids() == Counter(sent)
+
+
+def test_a_forked_process_publishes_its_own_and_doubles_nothing(
+    topic: Topic, tmp_path: Path
+) -> None:
+    sent = ended(start("fork", 200, AUDIT_SPOOL_DIR=str(tmp_path)))
+    assert len(sent) == 600
+
+    found = topic.events()
+    assert Counter(str(event["event_id"]) for _, _, event in found) == Counter(sent)
+    producers: dict[tuple[Any, Any], list[int]] = {}
+    for _, _, event in found:
+        producer = event["producer"]
+        of = producers.setdefault((producer["instance"], producer["epoch"]), [])
+        of.append(producer["sequence"])
+    assert sorted(len(sequences) for sequences in producers.values()) == [200, 400]
+    for sequences in producers.values():
+        assert sorted(sequences) == list(range(len(sequences)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_process_loses_nothing_that_was_spooled(
+    topic: Topic, line: FaultProxy, tmp_path: Path
+) -> None:
+    behind = {"AUDIT_KAFKA_BOOTSTRAP": line.address, "AUDIT_SPOOL_DIR": str(tmp_path)}
+    process = start("steadily", 10_000, **behind)
+    time.sleep(3.0)
+    line.set(Fault.DOWN)
+    time.sleep(1.0)
+    process.kill()
+    sent = ended(process, -signal.SIGKILL)
+    lost = set(sent) - topic.ids().keys()
+    assert lost, "the broker was away and has everything"
+    line.set(Fault.NONE)
+
+    after = ended(start("exit", 10, **behind))
+
+    arrived = topic.ids()
+    assert set(sent) | set(after) == arrived.keys()
+    assert sum(arrived.values()) < 2 * len(arrived)  # some came twice: the same events
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broker_that_is_away_delays_no_call_and_loses_nothing(
+    topic: Topic, line: FaultProxy, tmp_path: Path
+) -> None:
+    slowest, sent = 0.0, []
+    with Audit(
+        "sdk-test", tenant="acme", bootstrap=line.address, spool_dir=tmp_path, buffer_bytes=100_000
+    ) as audit:
+        for number in range(3_000):
+            if number == 500:
+                line.set(Fault.DOWN)
+            if number == 2_500:
+                line.set(Fault.NONE)
+            began = time.monotonic()
+            sent.append(audit.login(actor={**ACTOR, "id": f"sdk-{number % 40}"}))
+            slowest = max(slowest, time.monotonic() - began)
+            time.sleep(0.002)
+        assert audit.flush(60.0) == 0
+
+    assert topic.ids().keys() == set(sent)
+    assert slowest < 1.0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fail_closed_returns_with_the_event_on_the_broker_or_raises(
+    topic: Topic, line: FaultProxy
+) -> None:
+    with Audit(
+        "sdk-test",
+        tenant="acme",
+        bootstrap=line.address,
+        delivery={"authentication": DeliveryClass.FAIL_CLOSED},
+        fail_closed_timeout_s=20.0,
+        close_timeout_s=0.5,
+    ) as audit:
+        sent = audit.login(actor=ACTOR)
+        assert topic.ids() == Counter([sent])
+    line.set(Fault.DOWN)
+    with Audit(
+        "sdk-test",
+        tenant="acme",
+        bootstrap=line.address,
+        delivery={"authentication": "fail_closed"},
+        fail_closed_timeout_s=0.5,
+        close_timeout_s=0.5,
+    ) as audit:
+        began = time.monotonic()
+        with pytest.raises(NotDelivered):
+            audit.login(actor=ACTOR)
+        assert time.monotonic() - began < 2.0
+
+
+def test_an_event_that_breaks_its_contract_reaches_no_broker(topic: Topic) -> None:
+    event = an_acme_event()
+    del event["tenant"]
+    with Audit("sdk-test") as audit:
+        with pytest.raises(InvalidEvent, match=r"tenant: is missing \[required\]"):
+            audit.emit("authentication", event)
+        assert audit.flush(5.0) == 0
+
+    assert topic.ids() == Counter()
+
+
+def test_the_quick_start_is_in_every_store(
+    settings: Settings, worker: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    readme = (ROOT / "sdk/python/README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    quick_start = next(block for block in blocks if "with Audit(" in block)
+    here = quick_start.replace("127.0.0.1:19092", settings.kafka_bootstrap).replace(
+        "http://127.0.0.1:18080/apis/ccompat/v7", settings.registry_url
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", here], capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert done.returncode == 0, done.stderr
+    event_id = done.stdout.strip()
+
+    def found() -> bool:
+        url = (
+            f"{settings.elasticsearch_url}/{settings.index_prefix}-*/_search?q=event.id:{event_id}"
+        )
+        try:
+            with urllib.request.urlopen(url) as answer:
+                hits = json.load(answer)["hits"]["hits"]
+        except urllib.error.HTTPError:  # the month's index is being made
+            return False
+        return [hit["_source"]["event.action"] for hit in hits] == ["invoice.read"]
+
+    wait_until(found)
+    assert worker.poll() is None
