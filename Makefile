@@ -53,7 +53,7 @@ conformance: setup ## the SDKs: the same bytes and the same refusals in each lan
 bench: setup ## throughput, latency, memory; prints a table and writes build/bench.json
 	@$(BIN)/python scripts/bench.py
 
-chaos: setup ## the full fault tests (hours of faults in about 40 minutes)
+chaos: setup ## properties and fault tests in their full form (about an hour)
 	@$(BIN)/python scripts/run_tests.py --chaos
 
 lint: setup ## mypy, ruff, import-linter

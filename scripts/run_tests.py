@@ -41,7 +41,9 @@ SDKS = {
 def main() -> int:
     """Run the tests; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--chaos", action="store_true", help="The fault tests, in their full form.")
+    parser.add_argument(
+        "--chaos", action="store_true", help="Properties and fault tests, in their full form."
+    )
     parser.add_argument("--conformance", action="store_true", help="The SDKs' tests alone.")
     parser.add_argument("--vet", action="store_true", help="Look at the Go SDK's source.")
     parser.add_argument("--keep", action="store_true", help="Leave the stack up afterwards.")
@@ -53,8 +55,9 @@ def main() -> int:
         return vet()
     if options.chaos:
         environment |= {"AUDIT_CHAOS": "full", "AUDIT_STACK_JIT": "full"}
+        status = pytest(environment, "tests/unit", "--numprocesses=logical", *words)
         with stack(environment, keep=options.keep) as settings:
-            return pytest(environment | settings, "tests/chaos", *words)
+            return pytest(environment | settings, "tests/chaos", *words) or status
     started_at = time.monotonic()
     with coming_up(environment):
         status = pytest(environment, *NO_SERVER, "--numprocesses=logical", *words)

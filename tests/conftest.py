@@ -5,13 +5,20 @@ Tests of real servers read the AUDIT_* variables of a stack (`scripts/run_tests.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Support modules are imported as `tests.…`; importlib mode puts no folder on the path.
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+# Of properties that name no number of their own; see tests/sizes.py.
+settings.register_profile("short", max_examples=40, deadline=None)
+settings.register_profile("full", max_examples=200, deadline=None)
+settings.load_profile("full" if os.environ.get("AUDIT_CHAOS") == "full" else "short")
 
 
 @pytest.fixture

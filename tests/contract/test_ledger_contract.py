@@ -24,6 +24,7 @@ from tests.ledger_support import (
     database,
     template,
 )
+from tests.sizes import examples
 
 __all__ = ["anyio_backend", "database", "template"]  # fixtures
 
@@ -320,7 +321,7 @@ async def fresh_ledger(kind: str, request: pytest.FixtureRequest) -> AsyncIterat
     "kind", ["memory", pytest.param("postgres", marks=pytest.mark.integration)]
 )
 @settings(
-    max_examples=40,
+    max_examples=examples(40),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

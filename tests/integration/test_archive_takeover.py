@@ -21,6 +21,7 @@ from tests.archive_support import (
     new_log,
     open_gateway,
 )
+from tests.sizes import examples
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -167,7 +168,7 @@ async def test_two_workers_end_with_one_range(gateway: Gateway) -> None:
 
 @given(seed=st.integers(0, 2**32))
 @settings(
-    max_examples=25,
+    max_examples=examples(25),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

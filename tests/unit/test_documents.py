@@ -14,6 +14,7 @@ from pipeline.testing import OCCURRED_AT_US, a_data_subject, a_target, an_actor,
 from sinks.documents import Documents, is_ip, month_text, time_text
 from sinks.index_fields import index_template, mapping
 from tests.index_support import LATE_AFTER_S, as_caught_up, seal_event
+from tests.sizes import examples
 
 LOG = "audit.raw.authentication/0/1"
 ANY_EVENT = st.sampled_from(avro_schemas.families()).flatmap(
@@ -36,7 +37,7 @@ def an_event_document(family: str = "authentication", **changes: Any) -> dict[st
     return document(seal_event(family, an_event(family, **changes)))
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(of_family=ANY_EVENT, added=UNKNOWN, randomly=st.randoms(use_true_random=False))
 def test_hot_path_and_catch_up_give_the_same_bytes_in_whatever_order_values_come(
     of_family: tuple[str, dict[str, Any]], added: dict[str, Any], randomly: Any
@@ -56,7 +57,7 @@ def test_hot_path_and_catch_up_give_the_same_bytes_in_whatever_order_values_come
     assert b"\n" not in first
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(of_family=ANY_EVENT, added=UNKNOWN)
 def test_every_field_is_in_the_strict_mapping_and_no_value_is_lost(
     of_family: tuple[str, dict[str, Any]], added: dict[str, Any]

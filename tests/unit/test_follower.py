@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.domain.logs import LogName
 from pipeline.domain.records import LogHead
+from tests.sizes import examples
 from tests.unit.follower_support import (
     NOW_S,
     STEPS,
@@ -22,7 +23,7 @@ from tests.unit.follower_support import (
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     steps=st.lists(STEPS, min_size=10, max_size=50),
     during=st.lists(STEPS.filter(lambda step: step[0] not in ("crash", "run")), max_size=20),
@@ -75,7 +76,7 @@ def test_store_ends_with_each_leaf_once_and_in_order_whatever_happens(
     asyncio.run(scenario())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(steps=st.lists(STEPS, min_size=10, max_size=50), cut=st.sampled_from([1, 4]))
 def test_a_worker_that_never_crashes_needs_no_restart_to_end_complete(
     steps: list[Step], cut: int

@@ -19,6 +19,7 @@ from pipeline.importers.encode import EventEncoder
 from pipeline.importers.events import ImportedEvent, Refusal, Refused, Unmappable
 from pipeline.settings import Settings
 from pipeline.testing import read_as_worker
+from tests.sizes import examples
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 FILES = {
@@ -278,7 +279,7 @@ known_keys = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     source=st.sampled_from(sorted(SOURCES)),
     odd=st.dictionaries(known_keys, json_values, max_size=8),

@@ -35,6 +35,7 @@ from pipeline.testing import (
     events,
 )
 from sinks.compiled import CompiledSealer
+from tests.sizes import examples
 from tests.unit.native_support import (
     FAMILIES,
     WORLD,
@@ -58,7 +59,7 @@ def test_a_usual_event_is_compiled(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_any_valid_event_gives_the_same_bytes(family: str) -> None:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=examples(60), deadline=None)
     @given(st.lists(events(family), min_size=1, max_size=4))
     def check(chosen: list[dict[str, Any]]) -> None:
         check_same(WORLD, family, *[value_of(family, event) for event in chosen])
@@ -68,7 +69,7 @@ def test_any_valid_event_gives_the_same_bytes(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_any_changed_bytes_have_the_same_fate(family: str) -> None:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=examples(60), deadline=None)
     @given(events(family), st.data())
     def check(event: dict[str, Any], data: st.DataObject) -> None:
         value = bytearray(value_of(family, event))
@@ -99,7 +100,7 @@ def test_every_truncation_has_the_same_fate() -> None:
     check_same(WORLD, "data-access", *[value[:size] for size in range(len(value) + 1)], None)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.fixed_dictionaries(
         {},

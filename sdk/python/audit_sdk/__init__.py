@@ -12,7 +12,7 @@ from audit_sdk.errors import (
     NotDelivered,
     Problem,
 )
-from audit_sdk.publisher import DeliveryClass, Dropped, Metrics
+from audit_sdk.items import DeliveryClass, Dropped, Metrics
 from audit_sdk.settings import AuditSettings
 from audit_sdk.wire import frame, murmur2, raw_key
 

@@ -18,7 +18,8 @@ from audit_sdk import context
 from audit_sdk.codec import encode
 from audit_sdk.contract import contract
 from audit_sdk.identity import Identity, now_us, uuid7
-from audit_sdk.publisher import DeliveryClass, Dropped, Metrics, Publisher, producer_settings
+from audit_sdk.items import DeliveryClass, Dropped, Metrics
+from audit_sdk.publisher import Publisher, producer_settings
 from audit_sdk.registry import SchemaIds
 from audit_sdk.settings import AuditSettings
 from audit_sdk.spool import Spool

@@ -19,16 +19,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
 
 from audit_sdk.contract import contract
 from audit_sdk.errors import AuditConfigurationError, AuditError, NotAccepted, NotDelivered
+from audit_sdk.items import DeliveryClass, Dropped, Item, Metrics, Producer, from_spool
 from audit_sdk.registry import RegistryUnavailable, SchemaIds
-from audit_sdk.spool import Segment, Spool, Spooled
+from audit_sdk.spool import Segment, Spool
 from audit_sdk.wire import frame
 
 log = logging.getLogger("audit_sdk")
@@ -45,70 +44,6 @@ _SEND_AGAIN: Final = frozenset(
 
 # After a fork: librdkafka has no threads here, and ending such a producer would wait for them.
 _PARENTS: Final[list[Any]] = []
-
-
-class DeliveryClass(StrEnum):
-    """How hard the SDK tries for an event; see the module."""
-
-    BEST_EFFORT = "best_effort"
-    SPOOL = "spool"
-    FAIL_CLOSED = "fail_closed"
-
-
-class Producer(Protocol):
-    """What is used of ``confluent_kafka.Producer``."""
-
-    def produce(self, topic: str, value: bytes, key: bytes, on_delivery: Any) -> None: ...
-
-    def poll(self, timeout: float) -> int: ...
-
-    def purge(self, in_queue: bool = True, in_flight: bool = True) -> None: ...  # noqa: FBT001, FBT002
-
-
-class Metrics:
-    """Hooks, called from the sending thread and from callers; override what you count. Never raise."""
-
-    def accepted(self, family: str) -> None:
-        """An event was taken."""
-
-    def delivered(self, family: str, seconds: float) -> None:
-        """The broker has an event, so long after it was accepted."""
-
-    def dropped(self, family: str, count: int, reason: str) -> None:
-        """Events that will not arrive; best effort only."""
-
-    def resent(self, count: int) -> None:
-        """Events of a process that is gone, found in the spool."""
-
-
-@dataclass(slots=True, eq=False)
-class Item:
-    """One accepted event on its way."""
-
-    family: str
-    key: bytes
-    body: bytes
-    delivery: DeliveryClass
-    sequence: int | None  # None: of another process, from the spool
-    accepted_at: float
-    spooled: Spooled | None = None
-    settled: threading.Event | None = None
-    failure: str = ""
-
-
-@dataclass(slots=True)
-class Dropped:
-    """Sequences of a topic that will not arrive, and how many events were never given one."""
-
-    ranges: list[list[int]] = field(default_factory=list)  # [first, last], ascending
-    refused: int = 0
-
-    def add(self, sequence: int) -> None:
-        """One more sequence."""
-        if self.ranges and self.ranges[-1][1] + 1 == sequence:
-            self.ranges[-1][1] = sequence
-        else:
-            self.ranges.append([sequence, sequence])
 
 
 class Publisher:
@@ -277,7 +212,7 @@ class Publisher:
     def _enqueue(self, item: Item) -> None:
         self._queue.append(item)
         self._held += 1
-        self._held_bytes += _weight(item)
+        self._held_bytes += item.weight
 
     def _drop(self, family: str, sequence: int | None, reason: str) -> None:
         dropped = self.dropped.setdefault(contract().families[family].topic, Dropped())
@@ -378,7 +313,7 @@ class Publisher:
             if records and records[-1].end < segment.size:
                 self._backlog.appendleft((segment, records[-1].end))
             for spooled in records:
-                self._enqueue(_of(spooled, self._monotonic()))
+                self._enqueue(from_spool(spooled, self._monotonic()))
             if self._queue:
                 return self._queue.popleft()
         return None
@@ -397,7 +332,7 @@ class Publisher:
                 self._again.append(item)
                 return
             self._held -= 1
-            self._held_bytes -= _weight(item)
+            self._held_bytes -= item.weight
             if error is not None:
                 item.failure = error.str()
                 if item.delivery is DeliveryClass.BEST_EFFORT and item.sequence is not None:
@@ -439,13 +374,3 @@ def producer_settings(settings: Mapping[str, Any], *, queue_bytes: int) -> dict[
         "message.timeout.ms": 0,  # an event is kept until the broker has it
         "queue.buffering.max.kbytes": max(queue_bytes // 1024, 64),
     }
-
-
-def _weight(item: Item) -> int:
-    return len(item.body) + len(item.key) + 200
-
-
-def _of(spooled: Spooled, now: float) -> Item:
-    return Item(
-        spooled.family, spooled.key, spooled.body, DeliveryClass.SPOOL, None, now, spooled=spooled
-    )

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 
 from audit_sdk.contract import contract
 from audit_sdk.errors import AuditConfigurationError
-from audit_sdk.publisher import DeliveryClass
+from audit_sdk.items import DeliveryClass
 
 # What is grave enough to be kept over a crash is spooled where there is a spool.
 DEFAULT_CLASSES: Final[Mapping[str, DeliveryClass]] = MappingProxyType(

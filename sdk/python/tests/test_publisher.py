@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from audit_sdk.contract import contract
 from audit_sdk.errors import NotAccepted, NotDelivered
-from audit_sdk.publisher import DeliveryClass, Metrics, Publisher
+from audit_sdk.items import DeliveryClass, Metrics
+from audit_sdk.publisher import Publisher
 from audit_sdk.registry import RegistryUnavailable
 from audit_sdk.spool import Spool
 from confluent_kafka import KafkaError, KafkaException

@@ -1,0 +1,86 @@
+"""Accepted events on their way, what became of them, and who is told."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from audit_sdk.spool import Spooled
+
+
+class DeliveryClass(StrEnum):
+    """How hard the SDK tries for an event; see the module."""
+
+    BEST_EFFORT = "best_effort"
+    SPOOL = "spool"
+    FAIL_CLOSED = "fail_closed"
+
+
+class Producer(Protocol):
+    """What is used of ``confluent_kafka.Producer``."""
+
+    def produce(self, topic: str, value: bytes, key: bytes, on_delivery: Any) -> None: ...
+
+    def poll(self, timeout: float) -> int: ...
+
+    def purge(self, in_queue: bool = True, in_flight: bool = True) -> None: ...  # noqa: FBT001, FBT002
+
+
+class Metrics:
+    """Hooks, called from the sending thread and from callers; override what you count. Never raise."""
+
+    def accepted(self, family: str) -> None:
+        """An event was taken."""
+
+    def delivered(self, family: str, seconds: float) -> None:
+        """The broker has an event, so long after it was accepted."""
+
+    def dropped(self, family: str, count: int, reason: str) -> None:
+        """Events that will not arrive; best effort only."""
+
+    def resent(self, count: int) -> None:
+        """Events of a process that is gone, found in the spool."""
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """One accepted event on its way."""
+
+    family: str
+    key: bytes
+    body: bytes
+    delivery: DeliveryClass
+    sequence: int | None  # None: of another process, from the spool
+    accepted_at: float
+    spooled: Spooled | None = None
+    settled: threading.Event | None = None
+    failure: str = ""
+
+    @property
+    def weight(self) -> int:
+        """Bytes of memory, about."""
+        return len(self.body) + len(self.key) + 200
+
+
+def from_spool(spooled: Spooled, now: float) -> Item:
+    """An event that is read back."""
+    return Item(
+        spooled.family, spooled.key, spooled.body, DeliveryClass.SPOOL, None, now, spooled=spooled
+    )
+
+
+@dataclass(slots=True)
+class Dropped:
+    """Sequences of a topic that will not arrive, and how many events were never given one."""
+
+    ranges: list[list[int]] = field(default_factory=list)  # [first, last], ascending
+    refused: int = 0
+
+    def add(self, sequence: int) -> None:
+        """One more sequence."""
+        if self.ranges and self.ranges[-1][1] + 1 == sequence:
+            self.ranges[-1][1] = sequence
+        else:
+            self.ranges.append([sequence, sequence])
