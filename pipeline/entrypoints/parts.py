@@ -155,7 +155,7 @@ async def open_parts(settings: Settings, metrics: Metrics) -> AsyncIterator[Part
         )
         registry = await open_registry(settings, stack)
         preparer = make_preparer(settings, registry, keys, operations.schemas)
-        objects = make_objects(settings)
+        objects = make_objects(settings, waits_for_permission=True)
         retention: dict[str, int] = {}
         vault = Vault(objects, settings.s3_vault_bucket)
         archive = make_archive(settings, metrics, objects, vault, ledger, store, retention)

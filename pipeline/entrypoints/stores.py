@@ -60,8 +60,8 @@ class FollowerMetrics:
         )
 
 
-def make_objects(settings: Settings) -> s3.S3:
-    """The worker's object store, which is waited for when it refuses credentials, too."""
+def make_objects(settings: Settings, *, waits_for_permission: bool = False) -> s3.S3:
+    """The object store; a worker's is waited for when it refuses credentials, too."""
     return s3.connect(
         endpoint_url=settings.s3_endpoint_url,
         region=settings.s3_region,
@@ -69,7 +69,7 @@ def make_objects(settings: Settings) -> s3.S3:
         secret_access_key=settings.s3_secret_access_key.get_secret_value(),
         ca_file=checked_ca_file(settings.s3_ca_file, "AUDIT_S3_CA_FILE"),
         timeout_s=settings.request_timeout_s,
-        waits_for_permission=True,
+        waits_for_permission=waits_for_permission,
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from tests.sizes import FULL
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build"
-FULL = os.environ.get("AUDIT_CHAOS") == "full"
 
 EVENTS = 200_000 if FULL else 20_000
 RATE = 2_000  # events a second that are published

@@ -60,16 +60,9 @@ def searching(settings: Settings) -> Iterator[Elasticsearch]:
 @asynccontextmanager
 async def object_store(settings: Settings) -> AsyncIterator[S3]:
     """The buckets' client; its calls raise our errors already."""
-    from sinks import s3
+    from pipeline.entrypoints.stores import make_objects
 
-    store = s3.connect(
-        endpoint_url=settings.s3_endpoint_url,
-        region=settings.s3_region,
-        access_key_id=settings.s3_access_key_id,
-        secret_access_key=settings.s3_secret_access_key.get_secret_value(),
-        ca_file=checked_ca_file(settings.s3_ca_file, "AUDIT_S3_CA_FILE"),
-        timeout_s=settings.request_timeout_s,
-    )
+    store = make_objects(settings)
     try:
         yield store
     finally:

@@ -9,13 +9,13 @@ Encoding".
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
 from audit_sdk.contract import Family, Limits, contract
 from audit_sdk.errors import InvalidEvent, Problem
-from audit_sdk.fast_codec import ODD, Fast, compile_fast
+from audit_sdk.fast_codec import ODD, Fast, compile_fast, whole_bounds
 
 Problems = list[Problem]
 # (value, where it is, buffer, problems)
@@ -26,7 +26,6 @@ _ABSENT: Final = object()
 _CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _UUID: Final = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _NIL: Final = "00000000-0000-0000-0000-000000000000"
-_LAST_US: Final = 9_214_646_400_000_000  # the stores' times end before the year 2262
 
 
 def encode(family: str, event: Mapping[str, Any]) -> bytes:
@@ -41,7 +40,9 @@ def encode(family: str, event: Mapping[str, Any]) -> bytes:
     body = bytearray()
     try:
         _fast(family)(event, body)
-        if len(body) <= contract().limits.event_bytes and not _broken_rules(family, event):
+        known = contract()
+        rules = known.families[family].rules
+        if len(body) <= known.limits.event_bytes and not _broken_rules(rules, event):
             return bytes(body)
     except ODD:
         pass  # what is not plainly right is judged below
@@ -88,9 +89,9 @@ def _fast(family: str) -> Fast:
     )
 
 
-def _broken_rules(family: str, event: Mapping[str, Any]) -> Problems:
+def _broken_rules(rules: Sequence[Mapping[str, Any]], event: Mapping[str, Any]) -> Problems:
     problems: Problems = []
-    for rule in contract().families[family].rules:
+    for rule in rules:
         _RULES[rule["rule"]](rule, event, problems)
     return problems
 
@@ -112,8 +113,7 @@ class _Compiler:
             record(event, out, problems)
             if not isinstance(event, Mapping):
                 return
-            for rule in rules:
-                _RULES[rule["rule"]](rule, event, problems)
+            problems += _broken_rules(rules, event)
             if len(out) > limit:
                 problems.append(Problem("", "event_bytes", f"more than {limit} bytes as Avro"))
 
@@ -320,9 +320,8 @@ def _boolean(path: str) -> Write:
 
 
 def _whole(path: str, bits: int, logical: str | None) -> Write:
-    least, most = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+    least, most = whole_bounds(bits, logical)
     if logical == "timestamp-micros":
-        least, most = 0, _LAST_US
         wanted = "must be microseconds since 1970, before the year 2262"
     else:
         wanted = f"must fit into {bits} bits"

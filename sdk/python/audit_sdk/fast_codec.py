@@ -16,7 +16,7 @@ from audit_sdk.contract import Contract, Family
 # Writes an event's body; raises ``Unusual`` (or what an odd type raises) and leaves rubbish behind.
 Fast = Callable[[Any, bytearray], None]
 
-_LAST_US: Final = 9_214_646_400_000_000
+_LAST_US: Final = 9_214_646_400_000_000  # the stores' times end before the year 2262
 
 
 class Unusual(Exception):
@@ -25,6 +25,13 @@ class Unusual(Exception):
 
 # What an event that is not plain may raise, or its types.
 ODD: Final = (Unusual, TypeError, AttributeError, UnicodeError)
+
+
+def whole_bounds(bits: int, logical: str | None) -> tuple[int, int]:
+    """The least and the largest whole number of a type; times end where the stores' do."""
+    if logical == "timestamp-micros":
+        return 0, _LAST_US
+    return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
 
 
 def compile_fast(
@@ -187,10 +194,7 @@ class _Source:
         self._say(depth, "else: raise U")
 
     def _whole(self, schema: Mapping[str, Any], _path: str, name: str, depth: int) -> None:
-        bits = 32 if schema["type"] == "int" else 64
-        least, most = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
-        if schema.get("logicalType") == "timestamp-micros":
-            least, most = 0, _LAST_US
+        least, most = whole_bounds(32 if schema["type"] == "int" else 64, schema.get("logicalType"))
         self._say(
             depth, f"if {name}.__class__ is not int or not {least} <= {name} <= {most}: raise U"
         )

@@ -46,10 +46,6 @@ class SchemaIds:
         self._timeout_s = timeout_s
         self._known: dict[str, int] = {}
 
-    def known(self, family: str) -> int | None:
-        """The id, if it was asked for before."""
-        return self._known.get(family)
-
     def ask(self, family: str) -> int:
         """The id of the family's schema.
 
