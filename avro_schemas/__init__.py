@@ -1,4 +1,4 @@
-"""Version 1 of the five event families, and what is derived from their fields.
+"""Version 1 of the event families, five of services and the trail's own, and what is derived from their fields.
 
 Shared types are written once under ``types/`` and referred to by full name; ``load`` puts them in
 place, so that what is registered stands alone. Nothing here depends on anything but the files.
@@ -14,7 +14,14 @@ from importlib.resources import files
 from typing import Any
 
 NAMESPACE = "audit.v1"
-_FAMILIES = ("authentication", "data-access", "profile-update", "admin-action", "security-change")
+_FAMILIES = (
+    "authentication",
+    "data-access",
+    "profile-update",
+    "admin-action",
+    "security-change",
+    "system",
+)
 _EXTENDS = "extends"
 
 

@@ -32,6 +32,7 @@ _REQUIRED: Final[Mapping[str, Mapping[str, Any]]] = {
     "profile-update": {"action": "profile.update", "self_service": True},
     "admin-action": {"action": "project.create", "operation": "create"},
     "security-change": {"action": "role.grant", "change_kind": "role"},
+    "system": {"action": "producer.heartbeat", "operation": "heartbeat"},
 }
 
 

@@ -294,6 +294,12 @@ def _rules(one: Event, family: str) -> Iterator[tuple[str, str, Event, list[list
             [["targets", "at_least_one"]],
         )
     yield (
+        "a heartbeat without its state",
+        "system",
+        changed(sample("system"), heartbeat=None),
+        [["heartbeat", "required_if"]],
+    )
+    yield (
         "too many changes",
         "admin-action",
         changed(sample("admin-action"), changes=[{"path": "x"}] * 21),

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FAMILIES = ("authentication", "data-access", "profile-update", "admin-action", "security-change")
+SERVICE_FAMILIES = (
+    "authentication",
+    "data-access",
+    "profile-update",
+    "admin-action",
+    "security-change",
+)
+SYSTEM_FAMILY = "system"  # the trail about itself
+FAMILIES = (*SERVICE_FAMILIES, SYSTEM_FAMILY)
 RAW_PREFIX = "audit.raw."
 RAW_TOPICS = tuple(f"{RAW_PREFIX}{family}" for family in FAMILIES)
-SYSTEM_TOPIC = f"{RAW_PREFIX}system"
+SYSTEM_TOPIC = f"{RAW_PREFIX}{SYSTEM_FAMILY}"  # one partition: its log has one order
 DEAD_LETTER_TOPIC = "audit.dead-letter"
 KEY_JOURNAL_TOPIC = "audit.key-journal"
 REDACTIONS_TOPIC = "audit.redactions"

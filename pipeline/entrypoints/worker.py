@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import gc
 import logging
 import signal
 import tempfile
@@ -33,6 +31,7 @@ from agents.transport import settle
 from agents.watching import Watch
 from pipeline.domain.errors import AuditTrailError, ConfigurationError, Unavailable
 from pipeline.entrypoints.health import HealthServer
+from pipeline.entrypoints.memory import configure_memory, keep_for_good, keep_tidy
 from pipeline.entrypoints.parts import Parts, open_parts, until_available
 from pipeline.entrypoints.worker_state import worker_state
 from pipeline.logging import configure_logging, log_event
@@ -46,8 +45,6 @@ log = logging.getLogger(__name__)
 EXIT_OK = 0
 EXIT_FAILED = 1
 _DRAIN_LOOK_S = 0.2
-_M_ARENA_MAX = -8
-_GC_FRESH_OBJECTS = 200_000
 _DRAIN_ARCHIVE_AGE_S = 0.5
 
 
@@ -57,11 +54,7 @@ def run_worker(settings: Settings) -> int:
     if settings.drain:  # nothing more will come that an archive object could wait for
         age_s = min(settings.archive_max_age_s, _DRAIN_ARCHIVE_AGE_S)
         settings = settings.model_copy(update={"archive_max_age_s": age_s})
-    # Events are trees without cycles: reference counts free them. The collector only walks through
-    # what is in flight, a quarter of the worker's CPU with the default thresholds, a twentieth with
-    # 20,000 [measured]. What is in flight has fewer objects than this, so that it waits for cycles.
-    gc.set_threshold(_GC_FRESH_OBJECTS, 10, 10)
-    _use_few_arenas()
+    configure_memory()
     agents.inflate.install(settings.inflate_max_bytes)
     agents.fetching.install(settings.inflate_max_bytes)
     try:
@@ -71,16 +64,6 @@ def run_worker(settings: Settings) -> int:
     except AuditTrailError as error:
         log_event(log, "worker_failed", level=logging.ERROR, error=error)
         return EXIT_FAILED
-
-
-def _use_few_arenas() -> None:
-    """Let threads share the allocator's pools: one each keeps what a burst has left behind.
-
-    Source: mallopt(3), M_ARENA_MAX. Elsewhere than on glibc nothing happens.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_ARENA_MAX, 2)
 
 
 class _Ending:
@@ -128,8 +111,7 @@ async def _run(settings: Settings) -> int:
                 _running_app(settings, positions, ending, delivery)
             )
             await _serve(settings, stack, metrics, positions, delivery, parts, app)
-            gc.collect()
-            gc.freeze()  # what stays until the end is not walked through again
+            keep_for_good()
             tasks: list[tuple[str, Callable[[], Coroutine[Any, Any, Any]]]] = [
                 ("prepare", partial(_prepare, parts, delivery)),
                 ("write", delivery.run_write),
@@ -137,6 +119,7 @@ async def _run(settings: Settings) -> int:
                 ("watch topics", watch.topics),
                 ("watch ledger", watch.ledger),
                 ("tenants", parts.refresh_tenants),
+                ("memory", keep_tidy),
                 *parts.following(),
             ]
             for name, run in tasks:

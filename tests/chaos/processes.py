@@ -24,6 +24,7 @@ from tests.chaos.form import BUILD, ROOT, SESSION_S
 Answer = TypeVar("Answer")
 
 STACK = [sys.executable, str(ROOT / "infra" / "local" / "stack.py")]
+_RSS_EACH_S = 10
 AUDIT_TRAIL = [sys.executable, "-m", "pipeline.entrypoints.cli"]
 
 
@@ -81,7 +82,8 @@ class Worker:
             **env,
         }
         self.starts = 0
-        self.peak_rss_mb = 0
+        self._began = time.monotonic()
+        self.rss_mb: list[int] = []  # the peak of each ten seconds
         self._wanted = True
         self._lock = threading.Lock()
         self._log = self.log_file.open("wb")
@@ -99,11 +101,22 @@ class Worker:
         while self._wanted:
             with suppress(psutil.Error):
                 rss = psutil.Process(self._process.pid).memory_info().rss // 1_000_000
-                self.peak_rss_mb = max(self.peak_rss_mb, rss)
+                self._saw(rss)
             with self._lock:
                 if self._wanted and self._process.poll() is not None:
                     self._start()
             time.sleep(0.05)
+
+    def _saw(self, rss: int) -> None:
+        """Remember when the worker was how large, so that a bound that breaks says when."""
+        at = int((time.monotonic() - self._began) / _RSS_EACH_S)
+        self.rss_mb += [0] * (at + 1 - len(self.rss_mb))
+        self.rss_mb[at] = max(self.rss_mb[at], rss)
+
+    @property
+    def peak_rss_mb(self) -> int:
+        """The most that any of its starts had."""
+        return max(self.rss_mb, default=0)
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)

@@ -191,6 +191,7 @@ EXPECTED_TYPES = {
     "authentication": {"start", "end", "info"},
     "database": {"access", "change", "info", "error"},
     "file": {"access", "change", "creation", "deletion", "info"},
+    "host": {"access", "change", "end", "info", "start"},
 }
 
 
@@ -204,7 +205,7 @@ def test_event_types_are_those_that_ecs_expects_of_the_category(family: str) -> 
         assert known.ecs_category
         assert known.ecs_type
         assert set(known.ecs_type) <= expected, symbol
-        assert known.ocsf_class in (3002, 3004, 3007, 6001, 6005)
+        assert known.ocsf_class in (3002, 3004, 3007, 6001, 6002, 6005)
 
 
 def test_an_export_is_classified_as_ocsf_does() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.domain.logs import FAMILIES
+from pipeline.domain.logs import SERVICE_FAMILIES
 from pipeline.generator.bench_events import (
     LEAN_BYTES,
     REALISTIC_BYTES,
@@ -27,7 +27,7 @@ from pipeline.testing import read_as_worker
 
 MIDNIGHT_US = 1_759_968_000_000_000  # 2025-10-09 00:00 UTC
 DAY_US = 24 * HOUR_US
-ENCODER = EventEncoder(dict.fromkeys(FAMILIES, 1))
+ENCODER = EventEncoder(dict.fromkeys(SERVICE_FAMILIES, 1))
 # RFC 5737 and RFC 3849.
 DOCUMENTATION = [
     ipaddress.ip_network(network)
@@ -55,7 +55,7 @@ def test_the_worker_accepts_every_event() -> None:
 def test_families_come_in_their_shares() -> None:
     counted = Counter(family for family, _event in a_day())
 
-    assert set(counted) == set(SHARES) == set(FAMILIES)
+    assert set(counted) == set(SHARES) == set(SERVICE_FAMILIES)
     assert counted["data-access"] > counted["authentication"] > counted["security-change"]
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.codec.limits import Limits
-from pipeline.domain.logs import FAMILIES
+from pipeline.domain.logs import SERVICE_FAMILIES
 from pipeline.importers import vendor_record
 from pipeline.importers.catalogue import SOURCES, map_file, map_record
 from pipeline.importers.encode import EventEncoder
@@ -28,7 +28,7 @@ FILES = {
     "github": SAMPLES / "github-audit.jsonl",
 }
 EVENTS = {"aws-cloudtrail": 305, "okta": 40, "github": 46}
-ENCODER = EventEncoder(dict.fromkeys(FAMILIES, 7))
+ENCODER = EventEncoder(dict.fromkeys(SERVICE_FAMILIES, 7))
 
 
 def a_login(**changes: Any) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def test_samples_reach_every_family() -> None:
         if isinstance(result, ImportedEvent)
     )
 
-    assert set(families) == set(FAMILIES)
+    assert set(families) == set(SERVICE_FAMILIES)
 
 
 @pytest.mark.parametrize("source", SOURCES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline.domain.errors import ConfigurationError
-from pipeline.domain.logs import RAW_TOPICS, SYSTEM_TOPIC
+from pipeline.domain.logs import RAW_TOPICS
 from pipeline.entrypoints.cli.stores import call_operations
 
 if TYPE_CHECKING:
@@ -42,6 +42,6 @@ def require_raw(topic: str) -> None:
         ConfigurationError: It is none.
 
     """
-    raw = (*RAW_TOPICS, SYSTEM_TOPIC)
+    raw = RAW_TOPICS
     if topic not in raw:
         raise ConfigurationError(f"{topic} is no raw topic; there are {', '.join(raw)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.domain.errors import ConfigurationError
-from pipeline.domain.logs import RAW_TOPICS, SYSTEM_TOPIC
+from pipeline.domain.logs import RAW_TOPICS
 from pipeline.entrypoints.cli.database import connected
 from pipeline.entrypoints.cli.kafka import reader, watermarks
 from pipeline.entrypoints.cli.output import Row
@@ -106,7 +106,7 @@ def _ends(settings: Settings) -> dict[Place, int]:
     consumer = reader(settings)
     ends: dict[Place, int] = {}
     try:
-        for topic in (*RAW_TOPICS, SYSTEM_TOPIC):
+        for topic in RAW_TOPICS:
             try:
                 marks = watermarks(consumer, topic, timeout_s=settings.request_timeout_s)
             except ConfigurationError:

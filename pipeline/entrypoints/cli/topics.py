@@ -62,9 +62,11 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
     # The limit of a raw topic is of the *compressed* batch: one record may be as long as a batch
     # may inflate, its letter is incompressible, and a key in it is a third longer (base64).
     letter_max_bytes = settings.inflate_max_bytes * 3 // 2
-    specs = [TopicSpec(name, settings.raw_partitions, dict(raw)) for name in logs.RAW_TOPICS]
+    specs = [
+        TopicSpec(name, 1 if name == logs.SYSTEM_TOPIC else settings.raw_partitions, dict(raw))
+        for name in logs.RAW_TOPICS
+    ]
     specs += [
-        TopicSpec(logs.SYSTEM_TOPIC, 1, dict(raw)),
         TopicSpec(
             logs.DEAD_LETTER_TOPIC,
             settings.raw_partitions,

@@ -12,7 +12,8 @@ from audit_sdk.errors import (
     NotDelivered,
     Problem,
 )
-from audit_sdk.items import DeliveryClass, Dropped, Metrics
+from audit_sdk.items import DeliveryClass, Metrics
+from audit_sdk.progress import Dropped
 from audit_sdk.settings import AuditSettings
 from audit_sdk.wire import frame, murmur2, raw_key
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import signal
 import threading
@@ -17,13 +18,17 @@ from confluent_kafka import Producer
 from audit_sdk import context
 from audit_sdk.codec import encode
 from audit_sdk.contract import contract
+from audit_sdk.errors import AuditError
 from audit_sdk.identity import Identity, now_us, uuid7
-from audit_sdk.items import DeliveryClass, Dropped, Metrics
-from audit_sdk.publisher import Publisher, producer_settings
+from audit_sdk.items import DeliveryClass, Metrics
+from audit_sdk.progress import SYSTEM, Dropped, Heartbeats
+from audit_sdk.publisher import Publisher
 from audit_sdk.registry import SchemaIds
-from audit_sdk.settings import AuditSettings
+from audit_sdk.settings import AuditSettings, producer_settings
 from audit_sdk.spool import Spool
 from audit_sdk.wire import raw_key
+
+log = logging.getLogger("audit_sdk")
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _OPEN: Final[weakref.WeakSet[Audit]] = weakref.WeakSet()
@@ -54,12 +59,14 @@ class Audit:
         """
         self._settings = settings or AuditSettings.from_environment(service=service, **options)
         self._classes = {name: self._settings.class_of(name) for name in contract().families}
+        self._heartbeat_tenant = self._settings.heartbeat_tenant or self._settings.tenant
         self._publisher = Publisher(
             self._make_producer,
             self._make_ids(),
             self._make_spool if self._settings.spool_dir is not None else None,
             metrics or Metrics(),
             buffer_bytes=self._settings.buffer_bytes,
+            heartbeats=self._make_heartbeats if self._heartbeat_tenant else None,
         )
         self._begin()
         _OPEN.add(self)
@@ -105,7 +112,10 @@ class Audit:
             NotAccepted: It was not taken (spool full, client closed).
             NotDelivered: ``fail_closed`` only: not confirmed in time.
         """
-        event = self._event(fields)
+        return self._publish(family, context.merged(context.current(), _given(fields)))
+
+    def _publish(self, family: str, event: dict[str, Any]) -> str:
+        self._complete(event)
         delivery = self._classes[family]
 
         def make(sequence: int) -> tuple[bytes, bytes]:
@@ -135,7 +145,7 @@ class Audit:
     @property
     def dropped(self) -> Mapping[str, Dropped]:
         """By topic: what will not arrive."""
-        return self._publisher.dropped
+        return self._publisher.progress.dropped
 
     @property
     def pending(self) -> int:
@@ -162,9 +172,7 @@ class Audit:
 
     # --- parts ---
 
-    def _event(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        given = {name: value for name, value in fields.items() if value is not None}
-        event = context.merged(context.current(), given)
+    def _complete(self, event: dict[str, Any]) -> None:
         at = event.get("occurred_at")
         if at is None:
             event["occurred_at"] = at = now_us()
@@ -177,7 +185,17 @@ class Audit:
         event.setdefault("outcome", "success")
         if "tenant" not in event and self._settings.tenant is not None:
             event["tenant"] = self._settings.tenant
-        return event
+
+    def _make_heartbeats(self) -> Heartbeats:
+        actor = {"type": "system", "tenant": self._heartbeat_tenant, "id_type": "unknown"}
+
+        def send(fields: Mapping[str, Any]) -> None:
+            try:
+                self._publish(SYSTEM, {**fields, "tenant": actor["tenant"], "actor": actor})
+            except AuditError as error:  # an event is worth more than what tells of it
+                log.warning("audit_heartbeat_not_sent", extra={"why": str(error)})
+
+        return Heartbeats(self._settings.heartbeat_s, send)
 
     def _make_ids(self) -> SchemaIds:
         one = self._settings
@@ -202,6 +220,10 @@ class Audit:
         assert self._settings.spool_dir is not None
         name = f"{self._identity.epoch}-{os.getpid()}"
         return Spool(self._settings.spool_dir, name, max_bytes=self._settings.spool_max_bytes)
+
+
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 # --- the process: exit, SIGTERM, fork ---

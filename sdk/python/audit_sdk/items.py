@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -52,11 +52,16 @@ class Item:
     key: bytes
     body: bytes
     delivery: DeliveryClass
-    sequence: int | None  # None: of another process, from the spool
+    sequence: int | None  # None: read back from the spool
     accepted_at: float
     spooled: Spooled | None = None
     settled: threading.Event | None = None
     failure: str = ""
+
+    @property
+    def own(self) -> bool:
+        """Whether this process gave it its sequence; not: it was found in the spool."""
+        return self.spooled is None or not self.spooled.segment.recovered
 
     @property
     def weight(self) -> int:
@@ -69,18 +74,3 @@ def from_spool(spooled: Spooled, now: float) -> Item:
     return Item(
         spooled.family, spooled.key, spooled.body, DeliveryClass.SPOOL, None, now, spooled=spooled
     )
-
-
-@dataclass(slots=True)
-class Dropped:
-    """Sequences of a topic that will not arrive, and how many events were never given one."""
-
-    ranges: list[list[int]] = field(default_factory=list)  # [first, last], ascending
-    refused: int = 0
-
-    def add(self, sequence: int) -> None:
-        """One more sequence."""
-        if self.ranges and self.ranges[-1][1] + 1 == sequence:
-            self.ranges[-1][1] = sequence
-        else:
-            self.ranges.append([sequence, sequence])

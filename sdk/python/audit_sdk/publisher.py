@@ -18,14 +18,15 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
 
 from audit_sdk.contract import contract
 from audit_sdk.errors import AuditConfigurationError, AuditError, NotAccepted, NotDelivered
-from audit_sdk.items import DeliveryClass, Dropped, Item, Metrics, Producer, from_spool
+from audit_sdk.items import DeliveryClass, Item, Metrics, Producer, from_spool
+from audit_sdk.progress import SYSTEM, Heartbeats, Progress
 from audit_sdk.registry import RegistryUnavailable, SchemaIds
 from audit_sdk.spool import Segment, Spool
 from audit_sdk.wire import frame
@@ -57,6 +58,7 @@ class Publisher:
         metrics: Metrics,
         *,
         buffer_bytes: int,
+        heartbeats: Callable[[], Heartbeats] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._make_producer = make_producer
@@ -64,6 +66,7 @@ class Publisher:
         self._make_spool = make_spool
         self._metrics = metrics
         self._buffer_bytes = buffer_bytes
+        self._make_heartbeats = heartbeats
         self._monotonic = monotonic
         self._begin()
 
@@ -82,8 +85,8 @@ class Publisher:
         self._thread: threading.Thread | None = None
         self._closing = False
         self._refusal = ""
-        self._sequences: dict[str, int] = {}
-        self.dropped: dict[str, Dropped] = {}
+        self._heartbeats = self._make_heartbeats() if self._make_heartbeats is not None else None
+        self.progress = Progress()
 
     def after_fork(self) -> None:
         """In the child: nothing of the parent's is sent twice, and the child begins afresh."""
@@ -113,7 +116,7 @@ class Publisher:
                 return None
             if full and delivery is DeliveryClass.FAIL_CLOSED:
                 raise NotAccepted(f"{self._buffer_bytes} bytes wait for the broker (buffer_bytes)")
-            sequence = self._sequences.get(family, 0)
+            sequence = self.progress.sequence(family)
             key, body = make(sequence)
             item = Item(family, key, body, delivery, sequence, self._monotonic())
             if delivery is DeliveryClass.FAIL_CLOSED:
@@ -122,7 +125,7 @@ class Publisher:
                 self._append(item, full=full)
             else:
                 self._enqueue(item)
-            self._sequences[family] = sequence + 1
+            self.progress.accept(family)
             self._wake.notify()
         self._tell("accepted", family)
         return item
@@ -158,7 +161,11 @@ class Publisher:
         """Flush, then take nothing more. What is left: spooled events are sent by the next process, the
         others are dropped and counted. How many the broker has not.
         """
+        deadline = self._monotonic() + timeout_s
         left = self.flush(timeout_s) if self._thread is not None else 0
+        if self._thread is not None and self._heartbeats is not None and not self._closing:
+            self._heartbeats.last(self._topics())
+            left = self.flush(max(deadline - self._monotonic(), 0))
         with self._wake:
             self._closing = True
             self._wake.notify()
@@ -214,12 +221,12 @@ class Publisher:
         self._held += 1
         self._held_bytes += item.weight
 
+    def _topics(self) -> list[dict[str, Any]]:
+        with self._lock:
+            return self.progress.topics()
+
     def _drop(self, family: str, sequence: int | None, reason: str) -> None:
-        dropped = self.dropped.setdefault(contract().families[family].topic, Dropped())
-        if sequence is None:
-            dropped.refused += 1
-        else:
-            dropped.add(sequence)
+        self.progress.drop(family, sequence)
         self._tell("dropped", family, 1, reason)
 
     def _tell(self, what: str, *facts: object) -> None:
@@ -247,6 +254,8 @@ class Publisher:
                     break
                 if not (self._queue or self._again or self._backlog or self._in_flight):
                     self._wake.wait(_IDLE_S)
+            if self._heartbeats is not None and self.progress.accepted:
+                self._heartbeats.look(self._monotonic(), self._topics)
             if self._producer is not None:
                 self._producer.poll(_POLL_S if self._in_flight else 0)
             if self._monotonic() < retry_at:
@@ -276,7 +285,10 @@ class Publisher:
                 self._put_back(item)
                 self._producer.poll(_POLL_S)
                 return
-            except (RegistryUnavailable, AuditConfigurationError):
+            except (RegistryUnavailable, AuditConfigurationError) as error:
+                if item.family == SYSTEM and isinstance(error, AuditConfigurationError):
+                    self._settle_dropped(item, "not_registered")  # it keeps no event waiting
+                    continue
                 self._put_back(item)
                 raise
             except KafkaException:
@@ -318,6 +330,12 @@ class Publisher:
                 return self._queue.popleft()
         return None
 
+    def _settle_dropped(self, item: Item, reason: str) -> None:
+        with self._lock:
+            self._held -= 1
+            self._held_bytes -= item.weight
+            self._drop(item.family, item.sequence, reason)
+
     def _put_back(self, item: Item) -> None:
         with self._lock:
             self._again.insert(0, item)
@@ -339,6 +357,8 @@ class Publisher:
                     self._drop(item.family, item.sequence, "refused")
             elif item.spooled is not None and self._spool is not None:
                 self._spool.delivered(item.spooled)
+            if error is None and item.own:
+                self.progress.deliver(item.family)
             if item.settled is not None:
                 item.settled.set()
         if error is None:
@@ -359,18 +379,3 @@ class Publisher:
         if said != self._refusal:
             log.warning("audit_delivery_waits", extra={"why": said})
         self._refusal = said
-
-
-def producer_settings(settings: Mapping[str, Any], *, queue_bytes: int) -> dict[str, Any]:
-    """librdkafka's settings: the caller's own, under what the trail needs."""
-    return {
-        "linger.ms": 10,
-        "compression.type": "zstd",
-        "client.id": "audit-sdk",
-        **settings,
-        "enable.idempotence": True,
-        "acks": "all",
-        "partitioner": "murmur2",
-        "message.timeout.ms": 0,  # an event is kept until the broker has it
-        "queue.buffering.max.kbytes": max(queue_bytes // 1024, 64),
-    }

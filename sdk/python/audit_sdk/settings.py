@@ -21,6 +21,7 @@ DEFAULT_CLASSES: Final[Mapping[str, DeliveryClass]] = MappingProxyType(
         "profile-update": DeliveryClass.SPOOL,
         "admin-action": DeliveryClass.SPOOL,
         "security-change": DeliveryClass.SPOOL,
+        "system": DeliveryClass.BEST_EFFORT,  # a heartbeat is only worth something in its time
     }
 )
 
@@ -28,7 +29,8 @@ DEFAULT_CLASSES: Final[Mapping[str, DeliveryClass]] = MappingProxyType(
 @dataclass(frozen=True, slots=True)
 class AuditSettings:
     """``kafka`` holds librdkafka's own settings (TLS, SASL). Without ``spool_dir`` the families that
-    would be spooled are ``best_effort``.
+    would be spooled are ``best_effort``. Heartbeats are of ``heartbeat_tenant``, else of ``tenant``;
+    with neither, or with ``heartbeat_s`` 0, there are none.
     """
 
     service: str
@@ -48,6 +50,8 @@ class AuditSettings:
     buffer_bytes: int = 32 * 1024 * 1024
     fail_closed_timeout_s: float = 5.0
     close_timeout_s: float = 5.0
+    heartbeat_s: float = 60.0
+    heartbeat_tenant: str | None = None
     request_timeout_s: float = 5.0
 
     def __post_init__(self) -> None:
@@ -98,3 +102,18 @@ class AuditSettings:
     def named(self, **changes: Any) -> Self:
         """The same with other values."""
         return replace(self, **changes)
+
+
+def producer_settings(settings: Mapping[str, Any], *, queue_bytes: int) -> dict[str, Any]:
+    """librdkafka's settings: the caller's own, under what the trail needs."""
+    return {
+        "linger.ms": 10,
+        "compression.type": "zstd",
+        "client.id": "audit-sdk",
+        **settings,
+        "enable.idempotence": True,
+        "acks": "all",
+        "partitioner": "murmur2",
+        "message.timeout.ms": 0,  # an event is kept until the broker has it
+        "queue.buffering.max.kbytes": max(queue_bytes // 1024, 64),
+    }

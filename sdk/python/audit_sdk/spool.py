@@ -46,6 +46,7 @@ class Segment:
     records: int = 0
     delivered: int = 0
     sealed: bool = False
+    recovered: bool = False  # of a process that is gone
 
     @property
     def done(self) -> bool:
@@ -161,7 +162,9 @@ class Spool:
         that is damaged is kept beside the folders as well: a person may look at it.
         """
         self._number += 1
-        mine = Segment(self._folder / f"{self._number:08}-recovered.seg", sealed=True)
+        mine = Segment(
+            self._folder / f"{self._number:08}-recovered.seg", sealed=True, recovered=True
+        )
         path.rename(mine.path)
         mine.size = mine.path.stat().st_size
         whole = 0

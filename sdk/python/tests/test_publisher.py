@@ -175,7 +175,7 @@ def test_a_full_buffer_drops_the_newest_and_counts_them(world: World) -> None:
     assert got == list(range(len(got)))
     assert 5 <= len(got) < 50
     assert world.broker.bodies == bodies(0, len(got))
-    (dropped,) = publisher.dropped.values()
+    (dropped,) = publisher.progress.dropped.values()
     assert (dropped.ranges, dropped.refused) == ([], 50 - len(got))
     assert send(publisher, BEST, 1, 99) == [len(got)]
 
@@ -190,7 +190,7 @@ def test_a_spool_takes_more_than_memory_and_keeps_the_order(world: World) -> Non
 
     assert publisher.flush(10.0) == 0
     assert world.broker.bodies == bodies(0, 600)
-    assert publisher.dropped == {}
+    assert publisher.progress.dropped == {}
 
 
 def test_a_spool_that_is_full_says_so_and_uses_no_sequence_up(world: World) -> None:
@@ -233,7 +233,7 @@ def test_closing_at_once_waits_for_an_event_whose_schema_is_being_asked_for(worl
 
     assert publisher.close(5.0) == 0
     assert world.broker.bodies == bodies(0, 1)
-    assert publisher.dropped == {}
+    assert publisher.progress.dropped == {}
 
 
 def test_a_registry_that_is_away_is_waited_for(world: World) -> None:
@@ -279,7 +279,7 @@ def test_a_refusal_is_a_dropped_range_or_an_error_or_tried_again(world: World) -
 
     send(publisher, BEST, 3)
     until(lambda: publisher.pending() == 0)
-    (dropped,) = publisher.dropped.values()
+    (dropped,) = publisher.progress.dropped.values()
     assert dropped.ranges == [[0, 2]]
 
     item = publisher.accept(FAMILY, lambda _: (b"k", b"x"), CLOSED)
@@ -347,7 +347,7 @@ def test_closing_counts_what_is_lost_and_nothing_is_taken_after(world: World) ->
     send(publisher, BEST, 5)
 
     assert publisher.close(0.05) == 5
-    (dropped,) = publisher.dropped.values()
+    (dropped,) = publisher.progress.dropped.values()
     assert dropped.ranges == [[0, 4]]
     with pytest.raises(NotAccepted, match="closed"):
         send(publisher, BEST, 1)
