@@ -159,11 +159,13 @@ def next_offset(settings: Settings, partition: int, topic: str = TOPIC) -> int:
         return (row[0] if row else None) or 0
 
 
-def wait_until(holds: Any, timeout_s: float = 60.0) -> None:
+def wait_until(holds: Any, timeout_s: float = 60.0) -> Any:
+    """The first answer that is true."""
     deadline = time.monotonic() + timeout_s
-    while not holds():
+    while not (answer := holds()):
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.2)
+    return answer
 
 
 def ready() -> dict[str, Any]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -264,16 +265,20 @@ def test_the_quick_start_is_in_every_store(
     assert done.returncode == 0, done.stderr
     event_id = done.stdout.strip()
 
-    def found() -> bool:
-        url = (
-            f"{settings.elasticsearch_url}/{settings.index_prefix}-*/_search?q=event.id:{event_id}"
-        )
+    def found(query: str) -> list[dict[str, Any]]:
+        words = urllib.parse.quote(query)
+        url = f"{settings.elasticsearch_url}/{settings.index_prefix}-*/_search?q={words}"
         try:
             with urllib.request.urlopen(url) as answer:
-                hits = json.load(answer)["hits"]["hits"]
+                return [hit["_source"] for hit in json.load(answer)["hits"]["hits"]]
         except urllib.error.HTTPError:  # the month's index is being made
-            return False
-        return [hit["_source"]["event.action"] for hit in hits] == ["invoice.read"]
+            return []
 
-    wait_until(found)
+    (event,) = wait_until(lambda: found(f"event.id:{event_id}"))
+    assert event["event.action"] == "invoice.read"
+    told = (
+        f"audit.producer.epoch:{event['audit.producer.epoch']} AND event.action:producer.heartbeat"
+    )
+    beats = wait_until(lambda: [one for one in found(told) if one["audit.heartbeat.final"]])
+    assert [one["audit.heartbeat.topic"] for one in beats] == [["audit.raw.data-access"]]
     assert worker.poll() is None

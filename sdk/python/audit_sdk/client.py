@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from types import FrameType, TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, Unpack
 
 from confluent_kafka import Producer
 
@@ -19,6 +19,13 @@ from audit_sdk import context
 from audit_sdk.codec import encode
 from audit_sdk.contract import contract
 from audit_sdk.errors import AuditError
+from audit_sdk.fields import (
+    AdminActionFields,
+    AuthenticationFields,
+    DataAccessFields,
+    ProfileUpdateFields,
+    SecurityChangeFields,
+)
 from audit_sdk.identity import Identity, now_us, uuid7
 from audit_sdk.items import DeliveryClass, Metrics
 from audit_sdk.progress import SYSTEM, Dropped, Heartbeats
@@ -78,24 +85,26 @@ class Audit:
 
     # --- one call per family ---
 
-    def login(self, **fields: Any) -> str:
+    def login(self, **fields: Unpack[AuthenticationFields]) -> str:
         """An authentication: ``action`` is session.start and ``operation`` logon unless given."""
         return self.emit("authentication", {"action": "session.start", **fields})
 
-    def data_access(self, action: str, operation: str, **fields: Any) -> str:
+    def data_access(self, action: str, operation: str, **fields: Unpack[DataAccessFields]) -> str:
         """Data that was read, searched, exported or shared."""
         return self.emit("data-access", {"action": action, "operation": operation, **fields})
 
-    def profile_update(self, *, self_service: bool, **fields: Any) -> str:
+    def profile_update(self, *, self_service: bool, **fields: Unpack[ProfileUpdateFields]) -> str:
         """What a service holds about a person changed: ``changes``, and whose it is: ``targets``."""
         named = {"action": "profile.update", "self_service": self_service}
         return self.emit("profile-update", named | fields)
 
-    def admin_action(self, action: str, operation: str, **fields: Any) -> str:
+    def admin_action(self, action: str, operation: str, **fields: Unpack[AdminActionFields]) -> str:
         """Something that takes administrative rights."""
         return self.emit("admin-action", {"action": action, "operation": operation, **fields})
 
-    def security_change(self, action: str, change_kind: str, **fields: Any) -> str:
+    def security_change(
+        self, action: str, change_kind: str, **fields: Unpack[SecurityChangeFields]
+    ) -> str:
         """A control changed: a role, a credential, a factor, a policy, a key."""
         named = {"action": action, "change_kind": change_kind}
         return self.emit("security-change", named | fields)
