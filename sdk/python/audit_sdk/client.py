@@ -26,7 +26,7 @@ from audit_sdk.fields import (
     ProfileUpdateFields,
     SecurityChangeFields,
 )
-from audit_sdk.identity import Identity, now_us, uuid7
+from audit_sdk.identity import Identity, now_us
 from audit_sdk.items import DeliveryClass, Metrics
 from audit_sdk.progress import SYSTEM, Dropped, Heartbeats
 from audit_sdk.publisher import Publisher
@@ -121,7 +121,7 @@ class Audit:
             NotAccepted: It was not taken (spool full, client closed).
             NotDelivered: ``fail_closed`` only: not confirmed in time.
         """
-        return self._publish(family, context.merged(context.current(), _given(fields)))
+        return self._publish(family, context.merged(context.current(), fields))
 
     def _publish(self, family: str, event: dict[str, Any]) -> str:
         self._complete(event)
@@ -190,7 +190,9 @@ class Audit:
                 at = at.astimezone()
             event["occurred_at"] = at = (at - _EPOCH) // timedelta(microseconds=1)
         if "event_id" not in event:
-            event["event_id"] = uuid7(at if type(at) is int and at >= 0 else now_us())
+            event["event_id"] = self._identity.event_id(
+                at if type(at) is int and at >= 0 else now_us()
+            )
         event.setdefault("outcome", "success")
         if "tenant" not in event and self._settings.tenant is not None:
             event["tenant"] = self._settings.tenant
@@ -229,10 +231,6 @@ class Audit:
         assert self._settings.spool_dir is not None
         name = f"{self._identity.epoch}-{os.getpid()}"
         return Spool(self._settings.spool_dir, name, max_bytes=self._settings.spool_max_bytes)
-
-
-def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
 
 
 # --- the process: exit, SIGTERM, fork ---

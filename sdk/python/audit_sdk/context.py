@@ -58,6 +58,8 @@ def set_context(**fields: Any) -> None:
 
 def merged(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:
     """``outer`` with what ``inner`` says; records in records are merged, None says nothing."""
+    if not outer:
+        return {name: value for name, value in inner.items() if value is not None}
     result = dict(outer)
     for name, value in inner.items():
         if value is None:

@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
@@ -274,8 +275,7 @@ class Publisher:
         if self._producer is None:
             self._producer = self._make_producer()
         for _ in range(_BATCH):
-            with self._lock:
-                item = self._next()
+            item = self._next()
             if item is None:
                 return
             try:
@@ -315,10 +315,15 @@ class Publisher:
             raise
 
     def _next(self) -> Item | None:
-        if self._again:
-            return self._again.pop(0)
-        if self._queue:
+        if self._again:  # of this thread alone, but at the end
+            with self._lock:
+                return self._again.pop(0) if self._again else None
+        with suppress(IndexError):  # without the lock, which callers want
             return self._queue.popleft()
+        with self._lock:
+            return self._read_back()
+
+    def _read_back(self) -> Item | None:
         while self._backlog and self._spool is not None:
             segment, start = self._backlog.popleft()
             records = self._spool.read(segment, start, max_bytes=_READ_BYTES)
