@@ -8,21 +8,20 @@ documentation, outside of what the load itself uses.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from heapq import merge
 from random import Random
 from types import MappingProxyType
 from typing import Any, Final
 
-from pipeline.generator.identifiers import hexadecimal, uuid7
+from pipeline.generator.identifiers import hexadecimal
 from pipeline.generator.load import TENANTS, Maker, generate
 from pipeline.generator.population import Person
+from pipeline.generator.scene import Scene
 
 _SECOND: Final = 1_000_000
 _MINUTE: Final = 60 * _SECOND
 _HOUR: Final = 60 * _MINUTE
-
-Made = tuple[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,76 +31,6 @@ class LabelledEvent:
     family: str
     event: dict[str, Any]
     label: str
-
-
-@dataclass(slots=True)
-class Scene:
-    """Where one attack takes place: a tenant, a time, an attacker's addresses."""
-
-    maker: Maker
-    random: Random
-    tenant: str
-    at_us: int
-    events: list[Made] = field(default_factory=list)
-
-    def address(self) -> dict[str, Any]:
-        """An address that nobody else has, with a user agent."""
-        agent = "python-requests/2.32"
-        return {"ip": f"2001:db8:dead:{self.random.getrandbits(16):x}::1", "user_agent": agent}
-
-    def person(self) -> Person:
-        """Somebody who is not a service account."""
-        while True:
-            person = self.maker.person(self.tenant)
-            if person.actor["type"] == "user":
-                return person
-
-    def people(self, count: int) -> list[Person]:
-        """So many different ones; the tenant must have clearly more."""
-        found: dict[str, Person] = {}
-        while len(found) < count:
-            person = self.maker.anybody(self.tenant)
-            found[person.actor["id"]] = person
-        return list(found.values())
-
-    def add(self, family: str, after_us: int, person: Person, **changes: Any) -> None:
-        """An event of a person, so long after the attack's begin."""
-        at = self.at_us + after_us
-        event = self.maker.make(family, self.tenant, at, person)
-        known = {"event_id": uuid7(at, self.random), "actor": person.actor}
-        self.events.append((family, event | known | changes))
-
-    def failure(self, after_us: int, person: Person, source: Any, code: str, **more: Any) -> None:
-        """A sign-in that failed."""
-        self.add(
-            "authentication",
-            after_us,
-            person,
-            **{
-                "action": "session.start",
-                "operation": "logon",
-                "outcome": "failure",
-                "severity": "low",
-                "failure_code": code,
-                "session": None,
-                "source": source,
-                "auth_factors": ["password"],
-                **more,
-            },
-        )
-
-    def success(self, after_us: int, person: Person, source: Any) -> None:
-        """A sign-in."""
-        self.add(
-            "authentication",
-            after_us,
-            person,
-            action="session.start",
-            operation="logon",
-            outcome="success",
-            failure_code=None,
-            source=source,
-        )
 
 
 def brute_force_user(scene: Scene) -> None:
@@ -260,6 +189,13 @@ def audit_configuration_changed(scene: Scene) -> None:
     )  # fmt: skip
 
 
+def impossible_travel(scene: Scene) -> None:
+    """One account signs in from Berlin, and 25 minutes later from Sydney, 16,000 km away."""
+    person = scene.person()
+    scene.success(0, person, scene.address_in("Berlin"))
+    scene.success(25 * _MINUTE, person, scene.address_in("Sydney"))
+
+
 ATTACKS: Final[Mapping[str, Callable[[Scene], None]]] = MappingProxyType(
     {
         attack.__name__.replace("_", "-"): attack
@@ -268,7 +204,7 @@ ATTACKS: Final[Mapping[str, Callable[[Scene], None]]] = MappingProxyType(
             password_spraying_many_sources, credential_stuffing, success_after_attack, mfa_fatigue,
             mfa_disabled, session_hijack, mass_data_access, mass_export, mass_delete,
             privilege_escalation, self_granted_privilege, create_and_delete_account,
-            after_hours_administration, impersonation, audit_configuration_changed,
+            after_hours_administration, impersonation, audit_configuration_changed, impossible_travel,
         )
     }
 )  # fmt: skip

@@ -6,14 +6,18 @@ import json
 import subprocess
 import sys
 from collections import defaultdict
+from ipaddress import IPv6Network, ip_address, ip_network
+from math import asin, cos, radians, sin, sqrt
 from pathlib import Path
 
 import pytest
 from audit_sdk.codec import validate
 
 from pipeline.generator.attacks import ATTACKS, LabelledEvent, labelled
+from pipeline.generator.scene import PLACES, Place
 
 ROOT = Path(__file__).parents[2]
+DOCUMENTATION = IPv6Network("3fff::/20")  # RFC 9637
 START = 1_790_000_000_000_000
 MINUTE = 60_000_000
 
@@ -106,6 +110,28 @@ def test_who_grants_to_oneself_and_what_lives_for_half_an_hour() -> None:
     created, deleted = [one.event for one in staged("create-and-delete-account")]
     assert (created["operation"], deleted["operation"]) == ("create", "delete")
     assert created["targets"] == deleted["targets"]
+
+
+def place_of(address: str) -> Place:
+    (found,) = [one for one in PLACES.values() if ip_address(address) in ip_network(one.network)]
+    return found
+
+
+def test_nobody_travels_as_fast_as_the_impossible_traveller() -> None:
+    first, second = [one.event for one in staged("impossible-travel")]
+    here, there = (place_of(event["source"]["ip"]) for event in (first, second))
+    # Great circle by the haversine formula, on a sphere of 6,371 km.
+    lat, other = radians(here.latitude), radians(there.latitude)
+    half = sin((other - lat) / 2) ** 2 + cos(lat) * cos(other) * (
+        sin(radians(there.longitude - here.longitude) / 2) ** 2
+    )
+    hours = (second["occurred_at"] - first["occurred_at"]) / 3_600_000_000
+
+    assert first["actor"] == second["actor"]
+    assert {first["outcome"], second["outcome"]} == {"success"}
+    assert here.country != there.country
+    assert 2 * 6_371 * asin(sqrt(half)) / hours > 900
+    assert all(ip_network(one.network).subnet_of(DOCUMENTATION) for one in PLACES.values())
 
 
 def test_the_night_is_between_two_and_three() -> None:
