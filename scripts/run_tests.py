@@ -30,6 +30,9 @@ SHARED = (
     "tests/integration",
     "tests/migration",
 )  # names of their own in each store
+AWAY = (
+    "tests/acceptance/test_sdk_python.py::test_a_broker_that_is_away_delays_no_call_and_loses_nothing",
+)
 ALONE = ("tests/acceptance", "tests/chaos")  # they end servers, or watch all that a worker does
 # tool → (how it says its version, oldest that will do, how it tests, where)
 SDKS = {
@@ -57,7 +60,7 @@ def main() -> int:
         environment |= {"AUDIT_CHAOS": "full", "AUDIT_STACK_JIT": "full"}
         status = pytest(environment, "tests/unit", "--numprocesses=logical", *words)
         with stack(environment, keep=options.keep) as settings:
-            return pytest(environment | settings, "tests/chaos", *words) or status
+            return pytest(environment | settings, "tests/chaos", *AWAY, *words) or status
     started_at = time.monotonic()
     with coming_up(environment):
         status = pytest(environment, *NO_SERVER, "--numprocesses=logical", *words)

@@ -27,12 +27,14 @@ import avro_schemas
 from pipeline.settings import Settings
 from tests.acceptance.records import ROOT, an_acme_event, wait_until
 from tests.proxy import Fault, FaultProxy
+from tests.sizes import FULL
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 PROGRAM = ROOT / "tests" / "acceptance" / "sdk_program.py"
 TOPIC = "audit.raw.authentication"
 PARTITIONS = 4
+AWAY_CALLS = 30_000 if FULL else 2_000  # two milliseconds apart
 ACTOR = {"type": "user", "tenant": "acme", "id_type": "user_id", "id": "sdk-1"}
 
 
@@ -193,10 +195,10 @@ def test_a_broker_that_is_away_delays_no_call_and_loses_nothing(
     with Audit(
         "sdk-test", tenant="acme", bootstrap=line.address, spool_dir=tmp_path, buffer_bytes=100_000
     ) as audit:
-        for number in range(3_000):
+        for number in range(AWAY_CALLS + 1_000):
             if number == 500:
                 line.set(Fault.DOWN)
-            if number == 2_500:
+            if number == AWAY_CALLS + 500:
                 line.set(Fault.NONE)
             began = time.monotonic()
             sent.append(audit.login(actor={**ACTOR, "id": f"sdk-{number % 40}"}))
