@@ -92,8 +92,8 @@ class Preparer:
             if keys.ring is not None
             else None
         )
-        # Asks the database for new tenants (``know_tenants``), as often as it sees fit: an event of
-        # a tenant that was added a moment ago is no dead letter.
+        # Asks the database for the tenants (``know_tenants``), at most once in a ``prepare``: an event
+        # of a tenant that was added before the event was published is no dead letter.
         self.look_for_tenants: Callable[[], Awaitable[None]] | None = None
 
     def know_tenants(self, wrapped: Mapping[str, bytes]) -> None:
@@ -111,9 +111,9 @@ class Preparer:
         Raises:
             Unavailable: The registry, the database or the journal does not answer; call again.
         """
+        known = self._judge.tenants
         under_way = [await self._go_through(batch, head) for batch, head in batches]
         if self.look_for_tenants and any(going.names_unknown_tenant for going in under_way):
-            known = self._judge.tenants
             await self.look_for_tenants()
             if self._judge.tenants != known:
                 under_way = [await self._go_through(batch, head) for batch, head in batches]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -47,8 +46,6 @@ from sinks.vault import Vault
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-_LOOK_AGAIN_S = 1.0
-
 
 @dataclass(slots=True)
 class Parts:
@@ -65,7 +62,6 @@ class Parts:
     followers: Sequence[Follower]
     retention: dict[str, int]
     openers: Sequence[Callable[[], Awaitable[None]]] = field(default=())
-    tenants_learned_at: float = 0.0
 
     def following(self) -> Iterator[tuple[str, Callable[[], Coroutine[Any, Any, None]]]]:
         """A task per follower: prepare its store, however long that takes, then follow."""
@@ -102,18 +98,12 @@ class Parts:
 
     async def learn_tenants(self) -> None:
         """Take the tenants as they are now. Raises ``Unavailable``."""
-        self.tenants_learned_at = time.monotonic()
         wrapped = await self.store.tenants()
         # The key provider may ask a server.
         await asyncio.to_thread(self.preparer.know_tenants, wrapped)
         for tenant in await self.store.list_tenants():
             if tenant.retention_days is not None:
                 self.retention[tenant.tenant] = tenant.retention_days
-
-    async def look_for_tenants(self) -> None:
-        """The same for an unknown tenant, at most once in ``_LOOK_AGAIN_S``."""
-        if time.monotonic() - self.tenants_learned_at > _LOOK_AGAIN_S:
-            await self.learn_tenants()
 
     async def refresh_tenants(self) -> None:
         """Take new tenants every ``tenants_refresh_s``, until cancelled."""
@@ -210,7 +200,7 @@ async def open_parts(settings: Settings, metrics: Metrics) -> AsyncIterator[Part
             retention,
             openers=[open_index, archive.open],
         )
-        preparer.look_for_tenants = parts.look_for_tenants
+        preparer.look_for_tenants = parts.learn_tenants
         await until_available(parts.learn_tenants, settings)
         yield parts
 
