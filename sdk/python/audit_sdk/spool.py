@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
@@ -22,6 +24,7 @@ from audit_sdk.errors import AuditConfigurationError, NotAccepted
 
 _HEAD: Final = Struct(">II")
 _LENGTHS: Final = Struct(">BH")
+_IN_USE_S: Final = 1.0
 SEGMENT_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -63,15 +66,7 @@ class Spool:
         self._held_bytes = 0
         self._number = 0
         self.damaged: list[Path] = []
-        try:
-            self._folder.mkdir(parents=True, mode=0o700)
-            self._lock = _locked(self._folder)
-        except OSError as error:
-            raise AuditConfigurationError(
-                f"spool_dir {folder} cannot be written: {error.strerror}"
-            ) from None
-        if self._lock is None:
-            raise AuditConfigurationError(f"spool folder {self._folder} is in use")
+        self._lock: int | None = self._own_folder()
         self._file = -1
         self._segment = self._next_segment()
 
@@ -133,29 +128,42 @@ class Spool:
             if lock is None:
                 continue  # its process lives
             found += filter(None, map(self._take_over, sorted(folder.glob("*.seg"))))
-            (folder / "lock").unlink(missing_ok=True)
-            os.close(lock)
-            if not any(folder.iterdir()):
-                folder.rmdir()
+            _leave(folder, lock)
         return found
 
     def close(self) -> None:
         """Give the folder up; it goes if it is empty, else the next process finds it."""
         os.close(self._file)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
         if not self._segment.size:
             self._segment.path.unlink(missing_ok=True)
-        if not any(self._folder.glob("*.seg")):
-            (self._folder / "lock").unlink(missing_ok=True)
-            self._folder.rmdir()
+        if self._lock is not None:
+            _leave(self._folder, self._lock)
+            self._lock = None
 
     def abandon(self) -> None:
         """After a fork, in the child: the folder is the parent's."""
         os.close(self._file)
         if self._lock is not None:
             os.close(self._lock)
+
+    def _own_folder(self) -> int:
+        """Make the folder and hold its lock. A process that recovers may take it for one that is left
+        behind, between the two, and remove it: then it is made again.
+        """
+        until = time.monotonic() + _IN_USE_S
+        while True:
+            try:
+                self._folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+                lock = _locked(self._folder)
+            except OSError as error:
+                raise AuditConfigurationError(
+                    f"spool_dir {self._parent} cannot be written: {error.strerror}"
+                ) from None
+            if lock is not None:
+                return lock
+            if time.monotonic() > until:
+                raise AuditConfigurationError(f"spool folder {self._folder} is in use")
+            time.sleep(0.01)
 
     def _take_over(self, path: Path) -> Segment | None:
         """Move a segment into this folder, so that its records are this process's to deliver. One
@@ -221,11 +229,27 @@ def _is_cut(path: Path, at: int) -> bool:
 
 
 def _locked(folder: Path) -> int | None:
-    """A descriptor that holds the folder's lock until it is closed; None: another process has it."""
-    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    """A descriptor that holds the folder's lock until it is closed; None: another process has it, or
+    has removed the folder.
+    """
+    file = folder / "lock"
+    try:
+        lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+    except FileNotFoundError:
+        return None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(lock), file.stat()):
+            return lock
     except OSError:
-        os.close(lock)
-        return None
-    return lock
+        pass  # held, or gone between the two
+    os.close(lock)
+    return None
+
+
+def _leave(folder: Path, lock: int) -> None:
+    """Give a folder's lock up; what is empty goes."""
+    (folder / "lock").unlink(missing_ok=True)
+    os.close(lock)
+    with suppress(OSError):  # not empty, or another process is quicker
+        folder.rmdir()

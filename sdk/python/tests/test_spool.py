@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -130,3 +132,35 @@ def test_a_folder_that_cannot_be_made_is_a_setting_to_mend(tmp_path: Path) -> No
 
     with pytest.raises(AuditConfigurationError, match="spool_dir"):
         Spool(tmp_path / "file", "1", max_bytes=MAX)
+
+
+def test_processes_that_start_at_the_same_time_take_each_others_leavings_once(
+    tmp_path: Path,
+) -> None:
+    """Threads stand for processes: each spool has a lock of its own."""
+    found: list[bytes] = []
+
+    def deliver(mine: Spool) -> None:
+        for segment in mine.recover():
+            for record in mine.read(segment, 0, max_bytes=MAX):
+                found.append(record.body)
+                mine.delivered(record)
+
+    def process(number: int) -> None:
+        for round_ in range(40):
+            mine = Spool(tmp_path, f"{number}-{round_}", max_bytes=MAX)
+            deliver(mine)
+            mine.append("data-access", b"k", f"{number} {round_}".encode())
+            if round_ % 2:
+                crash(mine)
+            else:
+                mine.close()
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(process, range(6)))
+    last = Spool(tmp_path, "last", max_bytes=MAX)
+    deliver(last)
+    last.close()
+
+    assert Counter(found) == Counter(f"{n} {r}".encode() for n in range(6) for r in range(40))
+    assert list(tmp_path.iterdir()) == []
