@@ -114,7 +114,7 @@ def publish(
             partition=partition,
             on_delivery=lambda error, message: offsets.append(-1 if error else message.offset()),
         )
-    producer.flush(30)
+    producer.flush(120)  # half a gigabyte to compress, on a busy machine
     assert len(offsets) == len(values)
     assert -1 not in offsets
     return offsets
