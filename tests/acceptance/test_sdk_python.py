@@ -282,5 +282,7 @@ def test_the_quick_start_is_in_every_store(
         f"audit.producer.epoch:{event['audit.producer.epoch']} AND event.action:producer.heartbeat"
     )
     beats = wait_until(lambda: [one for one in found(told) if one["audit.heartbeat.final"]])
-    assert [one["audit.heartbeat.topic"] for one in beats] == [["audit.raw.data-access"]]
+    (progress,) = beats[0]["audit.progress"]
+    assert progress["topic"] == "audit.raw.data-access"
+    assert (progress["accepted"], progress["delivered"]) == (1, 1)
     assert worker.poll() is None

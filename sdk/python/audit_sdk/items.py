@@ -57,6 +57,7 @@ class Item:
     spooled: Spooled | None = None
     settled: threading.Event | None = None
     failure: str = ""
+    order: int = 0  # grows with each that is accepted or read back
 
     @property
     def own(self) -> bool:

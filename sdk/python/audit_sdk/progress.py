@@ -67,7 +67,7 @@ class Progress:
                 "accepted": self.sequence(family),
                 "delivered": self.delivered.get(family, 0),
                 "refused": dropped.refused,
-                "dropped": [{"first": first, "last": last} for first, last in dropped.ranges],
+                "dropped": [f"{first}-{last}" for first, last in dropped.ranges],
             }
             for family, topic in ((one, _topic(one)) for one in contract().families)
             if family != SYSTEM and (family in self.accepted or topic in self.dropped)
@@ -96,8 +96,9 @@ class Heartbeats:
             self._beat(topics, final=True)
 
     def _beat(self, topics: list[dict[str, Any]], *, final: bool) -> None:
-        state = {"interval_s": math.ceil(self._every_s), "final": final, "topics": topics}
-        self._send({"action": "producer.heartbeat", "operation": "heartbeat", "heartbeat": state})
+        state = {"interval_s": math.ceil(self._every_s), "final": final}
+        told = {"operation": "heartbeat", "heartbeat": state, "topics": topics}
+        self._send({"action": "producer.heartbeat", **told})
 
 
 def _topic(family: str) -> str:

@@ -20,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from heapq import heappop, heappush
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
@@ -75,12 +76,12 @@ class Publisher:
         self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)
         self._queue: deque[Item] = deque()
-        self._again: list[Item] = []
+        self._again: list[tuple[int, Item]] = []  # a heap, by the order in which they were accepted
         self._backlog: deque[tuple[Segment, int]] = deque()
         self._in_flight: dict[int, Item] = {}
         self._held = 0  # events in memory that are not settled, wherever they are just now
         self._held_bytes = 0
-        self._sent = 0
+        self._order = 0
         self._producer: Producer | None = None
         self._spool: Spool | None = None
         self._thread: threading.Thread | None = None
@@ -176,7 +177,11 @@ class Publisher:
         with self._lock:
             lost = [
                 item
-                for item in (*self._again, *self._in_flight.values(), *self._queue)
+                for item in (
+                    *(item for _order, item in sorted(self._again)),
+                    *self._in_flight.values(),
+                    *self._queue,
+                )
                 if item.spooled is None
             ]
             self._again, self._in_flight = [], {}
@@ -218,6 +223,8 @@ class Publisher:
             self._backlog.append((item.spooled.segment, item.spooled.start))
 
     def _enqueue(self, item: Item) -> None:
+        self._order += 1
+        item.order = self._order
         self._queue.append(item)
         self._held += 1
         self._held_bytes += item.weight
@@ -298,8 +305,7 @@ class Publisher:
 
     def _produce(self, item: Item, value: bytes) -> None:
         assert self._producer is not None
-        self._sent += 1
-        number = self._sent
+        number = item.order
         with self._lock:
             self._in_flight[number] = item
         try:
@@ -317,7 +323,7 @@ class Publisher:
     def _next(self) -> Item | None:
         if self._again:  # of this thread alone, but at the end
             with self._lock:
-                return self._again.pop(0) if self._again else None
+                return heappop(self._again)[1] if self._again else None
         with suppress(IndexError):  # without the lock, which callers want
             return self._queue.popleft()
         with self._lock:
@@ -343,7 +349,7 @@ class Publisher:
 
     def _put_back(self, item: Item) -> None:
         with self._lock:
-            self._again.insert(0, item)
+            heappush(self._again, (item.order, item))
 
     def _reported(self, number: int, error: KafkaError | None) -> None:
         """librdkafka says what became of an event; called within ``poll``."""
@@ -352,7 +358,7 @@ class Publisher:
             if item is None:
                 return
             if error is not None and (error.code() in _SEND_AGAIN or item.spooled is not None):
-                self._again.append(item)
+                heappush(self._again, (number, item))
                 return
             self._held -= 1
             self._held_bytes -= item.weight
@@ -376,7 +382,9 @@ class Publisher:
             failed.purge()
             failed.poll(1.0)
         with self._lock:
-            self._again += [self._in_flight.pop(number) for number in sorted(self._in_flight)]
+            for order_and_item in self._in_flight.items():
+                heappush(self._again, order_and_item)
+            self._in_flight.clear()
 
     def _say(self, error: Exception) -> None:
         """Once for each different trouble; the events wait."""

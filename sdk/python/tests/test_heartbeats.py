@@ -36,11 +36,11 @@ def test_the_first_event_brings_a_heartbeat_and_the_end_a_final_one() -> None:
     assert [one["producer"]["sequence"] for one in (first, last)] == [0, 1]
     assert first["heartbeat"]["final"] is False
     assert first["heartbeat"]["interval_s"] == 3_600
-    assert {one["topic"] for one in first["heartbeat"]["topics"]} == {"audit.raw.data-access"}
+    assert {one["topic"] for one in first["topics"]} == {"audit.raw.data-access"}
     assert last["actor"]["type"] == "system"
     assert last["source"] is None
     assert last["heartbeat"]["final"] is True
-    topics = {one["topic"]: one for one in last["heartbeat"]["topics"]}
+    topics = {one["topic"]: one for one in last["topics"]}
     assert topics["audit.raw.data-access"] == {
         "topic": "audit.raw.data-access",
         "accepted": 3,
@@ -69,7 +69,7 @@ def test_what_was_dropped_is_in_the_next_one() -> None:
     audit.producer.away = False
     audit.close()
 
-    (entry,) = beats(audit)[-1]["heartbeat"]["topics"]
+    (entry,) = beats(audit)[-1]["topics"]
     assert entry["refused"] == 50 - entry["accepted"] > 0
     assert entry["delivered"] == entry["accepted"]
     assert audit.dropped["audit.raw.data-access"].refused == entry["refused"]
