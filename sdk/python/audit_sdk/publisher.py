@@ -17,20 +17,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
-from heapq import heappop, heappush
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
 
 from audit_sdk.contract import contract
 from audit_sdk.errors import AuditConfigurationError, AuditError, NotAccepted, NotDelivered
-from audit_sdk.items import DeliveryClass, Item, Metrics, Producer, from_spool
+from audit_sdk.items import DeliveryClass, Item, Metrics, Producer
+from audit_sdk.outbox import Outbox
 from audit_sdk.progress import SYSTEM, Heartbeats, Progress
 from audit_sdk.registry import RegistryUnavailable, SchemaIds
-from audit_sdk.spool import Segment, Spool
+from audit_sdk.spool import Spool
 from audit_sdk.wire import frame
 
 log = logging.getLogger("audit_sdk")
@@ -38,7 +36,6 @@ log = logging.getLogger("audit_sdk")
 _POLL_S: Final = 0.005
 _IDLE_S: Final = 0.5
 _RETRY_S: Final = 1.0
-_READ_BYTES: Final = 1024 * 1024
 _BATCH: Final = 500
 # What is over for this producer and not for the event: it is sent again by the next one.
 _SEND_AGAIN: Final = frozenset(
@@ -73,31 +70,27 @@ class Publisher:
         self._begin()
 
     def _begin(self) -> None:
-        self._lock = threading.RLock()
-        self._wake = threading.Condition(self._lock)
-        self._queue: deque[Item] = deque()
-        self._again: list[tuple[int, Item]] = []  # a heap, by the order in which they were accepted
-        self._backlog: deque[tuple[Segment, int]] = deque()
-        self._in_flight: dict[int, Item] = {}
-        self._held = 0  # events in memory that are not settled, wherever they are just now
-        self._held_bytes = 0
-        self._order = 0
+        self._outbox = Outbox(
+            self._metrics, buffer_bytes=self._buffer_bytes, monotonic=self._monotonic
+        )
         self._producer: Producer | None = None
-        self._spool: Spool | None = None
         self._thread: threading.Thread | None = None
         self._closing = False
         self._refusal = ""
         self._heartbeats = self._make_heartbeats() if self._make_heartbeats is not None else None
-        self.progress = Progress()
 
     def after_fork(self) -> None:
         """In the child: nothing of the parent's is sent twice, and the child begins afresh."""
         _PARENTS.append(self._producer)
-        if self._spool is not None:
-            self._spool.abandon()
+        self._outbox.abandon()
         self._begin()
 
     # --- callers ---
+
+    @property
+    def progress(self) -> Progress:
+        """How far each topic is."""
+        return self._outbox.progress
 
     def accept(
         self, family: str, make: Callable[[int], tuple[bytes, bytes]], delivery: DeliveryClass
@@ -108,28 +101,25 @@ class Publisher:
         Raises:
             NotAccepted: The spool is full, or this is closed.
         """
-        with self._wake:
+        outbox = self._outbox
+        with outbox.lock:
             if self._closing:
                 raise NotAccepted("the audit client is closed")
             self._start()
-            full = self._held_bytes >= self._buffer_bytes
-            if full and delivery is DeliveryClass.BEST_EFFORT:
-                self._drop(family, None, "buffer_full")
+            if outbox.full and delivery is DeliveryClass.BEST_EFFORT:
+                outbox.drop(family, None, "buffer_full")
                 return None
-            if full and delivery is DeliveryClass.FAIL_CLOSED:
+            if outbox.full and delivery is DeliveryClass.FAIL_CLOSED:
                 raise NotAccepted(f"{self._buffer_bytes} bytes wait for the broker (buffer_bytes)")
-            sequence = self.progress.sequence(family)
+            sequence = outbox.progress.sequence(family)
             key, body = make(sequence)
             item = Item(family, key, body, delivery, sequence, self._monotonic())
             if delivery is DeliveryClass.FAIL_CLOSED:
                 item.settled = threading.Event()
-            if delivery is DeliveryClass.SPOOL:
-                self._append(item, full=full)
-            else:
-                self._enqueue(item)
-            self.progress.accept(family)
-            self._wake.notify()
-        self._tell("accepted", family)
+            outbox.add(item)
+            outbox.progress.accept(family)
+            outbox.changed.notify()
+        outbox.tell("accepted", family)
         return item
 
     def wait(self, item: Item, event_id: str, timeout_s: float) -> None:
@@ -156,8 +146,7 @@ class Publisher:
         """Events that were accepted and that the broker has not confirmed; those that stand in the
         spool alone count as one a segment.
         """
-        with self._lock:
-            return self._held + len(self._backlog)
+        return self._outbox.pending
 
     def close(self, timeout_s: float) -> int:
         """Flush, then take nothing more. What is left: spooled events are sent by the next process, the
@@ -166,83 +155,26 @@ class Publisher:
         deadline = self._monotonic() + timeout_s
         left = self.flush(timeout_s) if self._thread is not None else 0
         if self._thread is not None and self._heartbeats is not None and not self._closing:
-            self._heartbeats.last(self._topics())
+            self._heartbeats.last(self._outbox.topics())
             left = self.flush(max(deadline - self._monotonic(), 0))
-        with self._wake:
+        with self._outbox.changed:
             self._closing = True
-            self._wake.notify()
+            self._outbox.changed.notify()
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(max(timeout_s, 1.0))
-        with self._lock:
-            lost = [
-                item
-                for item in (
-                    *(item for _order, item in sorted(self._again)),
-                    *self._in_flight.values(),
-                    *self._queue,
-                )
-                if item.spooled is None
-            ]
-            self._again, self._in_flight = [], {}
-            self._queue.clear()
-            for item in lost:
-                self._drop(item.family, item.sequence, "closed")
-            if lost:
-                log.error("audit_events_lost", extra={"events": len(lost), "why": self._refusal})
-            if self._spool is not None:
-                self._spool.close()
-                self._spool = None
+        lost = self._outbox.end()
+        if lost:
+            log.error("audit_events_lost", extra={"events": lost, "why": self._refusal})
         return left
-
-    # --- under the lock ---
 
     def _start(self) -> None:
         if self._thread is not None:
             return
         if self._make_spool is not None:
-            self._spool = self._make_spool()
-            recovered = self._spool.recover()
-            self._backlog.extend((segment, 0) for segment in recovered)
-            count = sum(segment.records for segment in recovered)
-            if count:
-                log.info("audit_spool_found", extra={"events": count})
-                self._tell("resent", count)
-            for path in self._spool.damaged:
-                log.error("audit_spool_damaged", extra={"kept": str(path)})
+            self._outbox.use(self._make_spool())
         self._thread = threading.Thread(target=self._run, name="audit-sdk", daemon=True)
         self._thread.start()
-
-    def _append(self, item: Item, *, full: bool) -> None:
-        if self._spool is None:
-            raise NotAccepted("delivery class spool needs spool_dir")
-        item.spooled = self._spool.append(item.family, item.key, item.body)
-        if not full and not self._backlog:
-            self._enqueue(item)
-        elif not self._backlog or self._backlog[-1][0] is not item.spooled.segment:
-            self._backlog.append((item.spooled.segment, item.spooled.start))
-
-    def _enqueue(self, item: Item) -> None:
-        self._order += 1
-        item.order = self._order
-        self._queue.append(item)
-        self._held += 1
-        self._held_bytes += item.weight
-
-    def _topics(self) -> list[dict[str, Any]]:
-        with self._lock:
-            return self.progress.topics()
-
-    def _drop(self, family: str, sequence: int | None, reason: str) -> None:
-        self.progress.drop(family, sequence)
-        self._tell("dropped", family, 1, reason)
-
-    def _tell(self, what: str, *facts: object) -> None:
-        """A hook of the application's own must not stop the events."""
-        try:
-            getattr(self._metrics, what)(*facts)
-        except Exception:
-            log.exception("audit_metrics_hook_failed", extra={"hook": what})
 
     # --- the sending thread ---
 
@@ -255,17 +187,17 @@ class Publisher:
                 time.sleep(_RETRY_S)
 
     def _send_on(self) -> None:
-        retry_at = 0.0
+        outbox, retry_at = self._outbox, 0.0
         while True:
-            with self._wake:
+            with outbox.changed:
                 if self._closing:  # whoever closes has waited before
                     break
-                if not (self._queue or self._again or self._backlog or self._in_flight):
-                    self._wake.wait(_IDLE_S)
-            if self._heartbeats is not None and self.progress.accepted:
-                self._heartbeats.look(self._monotonic(), self._topics)
+                if outbox.idle:
+                    outbox.changed.wait(_IDLE_S)
+            if self._heartbeats is not None and outbox.progress.accepted:
+                self._heartbeats.look(self._monotonic(), outbox.topics)
             if self._producer is not None:
-                self._producer.poll(_POLL_S if self._in_flight else 0)
+                self._producer.poll(_POLL_S if outbox.in_flight else 0)
             if self._monotonic() < retry_at:
                 time.sleep(_POLL_S)
                 continue
@@ -282,109 +214,51 @@ class Publisher:
         if self._producer is None:
             self._producer = self._make_producer()
         for _ in range(_BATCH):
-            item = self._next()
+            item = self._outbox.take()
             if item is None:
                 return
             try:
-                value = frame(self._ids.ask(item.family), item.body)
-                self._produce(item, value)
+                self._produce(self._producer, item, frame(self._ids.ask(item.family), item.body))
             except BufferError:
-                self._put_back(item)
+                self._outbox.put_back(item)
                 self._producer.poll(_POLL_S)
                 return
-            except (RegistryUnavailable, AuditConfigurationError) as error:
-                if item.family == SYSTEM and isinstance(error, AuditConfigurationError):
-                    self._settle_dropped(item, "not_registered")  # it keeps no event waiting
-                    continue
-                self._put_back(item)
+            except AuditConfigurationError:
+                if item.family != SYSTEM:
+                    self._outbox.put_back(item)
+                    raise
+                # A registry of an older release: heartbeats keep no event waiting.
+                self._outbox.settle(item, "its schema is not registered", "not_registered")
+            except (RegistryUnavailable, KafkaException) as error:
+                self._outbox.put_back(item)
+                if isinstance(error, KafkaException):
+                    self._end_producer()
                 raise
-            except KafkaException:
-                self._put_back(item)
-                self._end_producer()
-                raise
 
-    def _produce(self, item: Item, value: bytes) -> None:
-        assert self._producer is not None
-        number = item.order
-        with self._lock:
-            self._in_flight[number] = item
-        try:
-            self._producer.produce(
-                contract().families[item.family].topic,
-                value,
-                item.key,
-                on_delivery=lambda error, _message: self._reported(number, error),
-            )
-        except BaseException:
-            with self._lock:
-                self._in_flight.pop(number, None)
-            raise
+    def _produce(self, producer: Producer, item: Item, value: bytes) -> None:
+        order = item.order
+        self._outbox.hand_over(item)
+        producer.produce(
+            contract().families[item.family].topic,
+            value,
+            item.key,
+            on_delivery=lambda error, _message: self._reported(order, error),
+        )
 
-    def _next(self) -> Item | None:
-        if self._again:  # of this thread alone, but at the end
-            with self._lock:
-                return heappop(self._again)[1] if self._again else None
-        with suppress(IndexError):  # without the lock, which callers want
-            return self._queue.popleft()
-        with self._lock:
-            return self._read_back()
-
-    def _read_back(self) -> Item | None:
-        while self._backlog and self._spool is not None:
-            segment, start = self._backlog.popleft()
-            records = self._spool.read(segment, start, max_bytes=_READ_BYTES)
-            if records and records[-1].end < segment.size:
-                self._backlog.appendleft((segment, records[-1].end))
-            for spooled in records:
-                self._enqueue(from_spool(spooled, self._monotonic()))
-            if self._queue:
-                return self._queue.popleft()
-        return None
-
-    def _settle_dropped(self, item: Item, reason: str) -> None:
-        with self._lock:
-            self._held -= 1
-            self._held_bytes -= item.weight
-            self._drop(item.family, item.sequence, reason)
-
-    def _put_back(self, item: Item) -> None:
-        with self._lock:
-            heappush(self._again, (item.order, item))
-
-    def _reported(self, number: int, error: KafkaError | None) -> None:
+    def _reported(self, order: int, error: KafkaError | None) -> None:
         """librdkafka says what became of an event; called within ``poll``."""
-        with self._lock:
-            item = self._in_flight.pop(number, None)
-            if item is None:
-                return
-            if error is not None and (error.code() in _SEND_AGAIN or item.spooled is not None):
-                heappush(self._again, (number, item))
-                return
-            self._held -= 1
-            self._held_bytes -= item.weight
-            if error is not None:
-                item.failure = error.str()
-                if item.delivery is DeliveryClass.BEST_EFFORT and item.sequence is not None:
-                    self._drop(item.family, item.sequence, "refused")
-            elif item.spooled is not None and self._spool is not None:
-                self._spool.delivered(item.spooled)
-            if error is None and item.own:
-                self.progress.deliver(item.family)
-            if item.settled is not None:
-                item.settled.set()
         if error is None:
-            self._tell("delivered", item.family, self._monotonic() - item.accepted_at)
+            self._outbox.report(order, "", again=False)
+        else:
+            self._outbox.report(order, error.str(), again=error.code() in _SEND_AGAIN)
 
     def _end_producer(self) -> None:
-        """It gives back what it holds, in the order in which that was accepted."""
+        """It gives back what it holds."""
         failed, self._producer = self._producer, None
         if failed is not None:
             failed.purge()
             failed.poll(1.0)
-        with self._lock:
-            for order_and_item in self._in_flight.items():
-                heappush(self._again, order_and_item)
-            self._in_flight.clear()
+        self._outbox.call_back()
 
     def _say(self, error: Exception) -> None:
         """Once for each different trouble; the events wait."""
