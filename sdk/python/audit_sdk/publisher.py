@@ -182,6 +182,9 @@ class Publisher:
             self._queue.clear()
             for item in lost:
                 self._drop(item.family, item.sequence, "closed")
+                if item.settled is not None:
+                    item.failure = "the audit client was closed"
+                    item.settled.set()
             if lost:
                 log.error("audit_events_lost", extra={"events": len(lost), "why": self._refusal})
             if self._spool is not None:
