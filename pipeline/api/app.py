@@ -91,7 +91,8 @@ def create_app(
 
 
 def _add_relay(app: FastAPI, settings: RelaySettings, relay: Relay, metrics: RelayMetrics) -> None:
-    limiter = anyio.CapacityLimiter(settings.requests_max)
+    threads = anyio.CapacityLimiter(settings.requests_max)
+    in_work = 0  # counted before anything is waited for, so that nobody queues for a thread
 
     @app.post(
         description.PATH,
@@ -103,24 +104,24 @@ def _add_relay(app: FastAPI, settings: RelaySettings, relay: Relay, metrics: Rel
         openapi_extra={"requestBody": description.request_body()},
     )
     async def record_events(request: Request) -> TakenBatch:
+        nonlocal in_work
         began = time.monotonic()
         try:
-            headers = request.headers
-            check_type(headers.get("content-type", ""), headers.get("content-encoding", ""))
-            body = await read_body(
-                request.stream(),
-                headers.get("content-length", ""),
-                max_bytes=settings.body_max_bytes,
-                timeout_s=settings.body_timeout_s,
-            )
-            if limiter.available_tokens < 1:
+            body = await _body(request, settings)
+            if in_work >= settings.requests_max:
                 raise Refusal(
                     Kind.BUSY,
                     f"{settings.requests_max} batches are in work; send the same events again",
                     retry_after_s=settings.retry_after_s,
                 )
-            authorization = headers.get("authorization")
-            taken = await to_thread.run_sync(relay.receive, body, authorization, limiter=limiter)
+            in_work += 1
+            try:
+                authorization = request.headers.get("authorization")
+                taken = await to_thread.run_sync(
+                    relay.receive, body, authorization, limiter=threads
+                )
+            finally:
+                in_work -= 1
         finally:
             metrics.seconds.observe(time.monotonic() - began)
         answered = [
@@ -130,6 +131,17 @@ def _add_relay(app: FastAPI, settings: RelaySettings, relay: Relay, metrics: Rel
         for one in answered:
             metrics.events.labels(one.result).inc()
         return TakenBatch(events=answered)
+
+
+async def _body(request: Request, settings: RelaySettings) -> bytes:
+    headers = request.headers
+    check_type(headers.get("content-type", ""), headers.get("content-encoding", ""))
+    return await read_body(
+        request.stream(),
+        headers.get("content-length", ""),
+        max_bytes=settings.body_max_bytes,
+        timeout_s=settings.body_timeout_s,
+    )
 
 
 def _add_pages(

@@ -21,7 +21,7 @@ from pipeline.api.rates import Rates
 from pipeline.api.relay import RelayParts
 from pipeline.api.replays import Replays
 from pipeline.api.settings import RelaySettings
-from pipeline.entrypoints.relay import make_tokens
+from pipeline.entrypoints.relay import make_relay_tokens, make_tokens
 from tests.relay_support import TOKEN_KEY, a_batch
 
 ROOT = Path(__file__).parents[2]
@@ -72,8 +72,6 @@ class Relay:
         return self.http.post(PATH, content=content, headers=sent)
 
     def token(self, actor: str = "u-1", tenant: str = "acme") -> str:
-        from pipeline.entrypoints.relay import make_relay_tokens
-
         return make_relay_tokens(self.settings).mint(tenant, actor, 300)
 
     @property
