@@ -108,6 +108,11 @@ class RelaySettings(BaseSettings):
         2.0, gt=0, description="/readyz asks the brokers so often at most."
     )
 
+    @field_validator("allow_file", "issuer_ca_file", "token_key_file", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        return None if value == "" else value
+
     @field_validator("issuer")
     @classmethod
     def _issuer_is_safe(cls, value: str) -> str:
