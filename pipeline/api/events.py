@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
 from audit_sdk import contract
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from pipeline.api.allowed import AllowedAction
 from pipeline.api.problems import ERRORS_MAX, Flaw
@@ -28,11 +28,25 @@ _printable = {"pattern": NO_CONTROL}
 Text = Annotated[
     str, Field(min_length=1, max_length=_LIMITS.text_chars, json_schema_extra=_printable)
 ]
-LabelKey = Annotated[
-    str, Field(min_length=1, max_length=_LIMITS.label_key_bytes, json_schema_extra=_printable)
-]
-LabelValue = Annotated[
-    str, Field(min_length=1, max_length=_LIMITS.label_value_bytes, json_schema_extra=_printable)
+_bounded_key = Field(min_length=1, max_length=_LIMITS.label_key_bytes)
+_bounded_value = Field(min_length=1, max_length=_LIMITS.label_value_bytes)
+Labels = Annotated[
+    dict[Annotated[str, _bounded_key], Annotated[str, _bounded_value]],
+    Field(max_length=_LIMITS.items),
+    # Said here because a pattern of keys would let every value pass under another key.
+    WithJsonSchema(
+        {
+            "type": "object",
+            "maxProperties": _LIMITS.items,
+            "propertyNames": {"minLength": 1, "maxLength": _LIMITS.label_key_bytes, **_printable},
+            "additionalProperties": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": _LIMITS.label_value_bytes,
+                **_printable,
+            },
+        }
+    ),
 ]
 # What a model finds wrong, in the words of the contract.
 _RULES: Final[Mapping[str, str]] = {
@@ -77,9 +91,8 @@ class RelayEvent(BaseModel):
     resources: list[RelayResource] = Field(
         [], max_length=_LIMITS.items, description="The things that were acted upon."
     )
-    labels: dict[LabelKey, LabelValue] = Field(
+    labels: Labels = Field(
         {},
-        max_length=_LIMITS.items,
         description=f"Keys of at most {_LIMITS.label_key_bytes} and values of at most"
         f" {_LIMITS.label_value_bytes} bytes as UTF-8.",
     )

@@ -49,9 +49,7 @@ class RelayProcess:
             sent["Authorization"] = f"Bearer {token}"
         return self.ask(urllib.request.Request(self.url + PATH, content, sent))
 
-    def ask(
-        self, request: urllib.request.Request | str
-    ) -> tuple[int, dict[str, Any], Message]:
+    def ask(self, request: urllib.request.Request | str) -> tuple[int, dict[str, Any], Message]:
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.status, json.load(answer), answer.headers
@@ -143,6 +141,7 @@ class RawTopics:
                 at = message.offset() + 1
                 body = io.BytesIO(message.value()[5:])
                 found.append(fastavro.schemaless_reader(body, schema, None))
+        self._consumer.unassign()  # else the next question for the ends waits for its fetches
         return found
 
     def ids(self) -> Counter[str]:
