@@ -43,7 +43,7 @@ class RelayMetrics:
         )
         self.remembered = Gauge(
             *self._entry(
-                "audit_relay_remembered_events",
+                "audit_relay_remembered_ids",
                 "gauge",
                 "Event ids that are remembered against replays.",
             ),
