@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,8 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 from audit_sdk.identity import now_us, uuid7
 
-from pipeline.settings import Settings
-from tests.acceptance.records import ROOT, wait_until
+from tests.acceptance.records import wait_until
 from tests.acceptance.relay_process import PATH, RawTopics, RelayProcess, a_relay_process, settle
 from tests.proxy import Fault, FaultProxy
 from tests.relay_support import AUDIENCE, Provider, a_batch, an_event, b64, hmac_signed
@@ -49,23 +43,6 @@ def relay(
         AUDIT_RELAY_BODY_MAX_BYTES="100000",
     ) as made:
         yield made
-
-
-@pytest.fixture
-def raw(settings: Settings, registered: dict[str, int]) -> Iterator[RawTopics]:
-    made = RawTopics(settings)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def line() -> Iterator[FaultProxy]:
-    """A line to the broker that can fail."""
-    home = Path(os.environ.get("AUDIT_STACK_DIR") or ROOT / ".stack")
-    ports = json.loads((home / "stack.json").read_bytes())["ports"]
-    made = FaultProxy(f"kafka://127.0.0.1:{ports['kafka_behind_proxy']}", ports["kafka_proxy"])
-    yield made
-    made.close()
 
 
 def test_what_is_answered_202_is_on_the_broker(
@@ -268,74 +245,3 @@ def test_a_broker_that_is_away_is_503_and_the_same_ids_arrive_once(
 
     wanted = [one["event_id"] for one in (*first["events"], *second["events"])]
     assert raw.ids() == Counter(wanted)
-
-
-def test_sigterm_answers_what_is_open_and_ends_in_order(
-    registered: dict[str, int], raw: RawTopics, line: FaultProxy, tmp_path: Path
-) -> None:
-    with a_relay_process(
-        tmp_path,
-        AUDIT_KAFKA_BOOTSTRAP=line.address,
-        AUDIT_RELAY_ACK_TIMEOUT_S="8",
-        AUDIT_RELAY_HEARTBEAT_TENANT="acme",
-    ) as relay:
-        token, batch = relay.token(), a_batch()
-        assert relay.post(a_batch(), token)[0] == 202
-        line.set(Fault.SILENT)
-        answers: list[int] = []
-        sending = threading.Thread(target=lambda: answers.append(relay.post(batch, token)[0]))
-        sending.start()
-        time.sleep(1)
-        relay.process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
-        line.set(Fault.NONE)
-        sending.join(20)
-        assert answers == [202]
-        assert relay.process.wait(20) == 0
-
-    events = raw.events()
-    beats = [one for one in events if one["action"] == "producer.heartbeat"]
-    assert beats[-1]["heartbeat"]["final"]
-    assert beats[-1]["heartbeat"]["topics"][0]["delivered"] == 2
-    logged = (tmp_path / "relay.log").read_text()
-    assert token.rpartition(".")[2] not in logged
-    assert "i-58d1" not in logged
-
-
-@pytest.mark.parametrize(
-    ("env", "said"),
-    [
-        ({"AUDIT_RELAY_ALLOW_FILE": ""}, "AUDIT_RELAY_ALLOW_FILE"),
-        ({"AUDIT_RELAY_ALLOW_FILE": "/nowhere"}, "cannot be read"),
-        ({"AUDIT_RELAY_TOKEN_KEY_FILE": ""}, "takes no tokens"),
-        ({"AUDIT_RELAY_PORT": "x"}, "AUDIT_RELAY_PORT"),
-    ],
-)
-def test_a_start_that_cannot_succeed_says_what_to_mend(
-    relay: RelayProcess, env: dict[str, str], said: str
-) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline.entrypoints.cli", "relay", "serve"],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **relay.env, "AUDIT_RELAY_ISSUER": "", **env},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
-    assert done.returncode == 2, done.stderr
-    assert said in done.stderr
-
-
-def test_a_port_that_is_taken_is_named(relay: RelayProcess) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "pipeline.entrypoints.cli", "relay", "serve"],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **relay.env},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
-    assert ended.returncode == 2, ended.stderr
-    assert "set AUDIT_RELAY_HOST or AUDIT_RELAY_PORT" in ended.stderr

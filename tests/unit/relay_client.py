@@ -97,3 +97,12 @@ def a_relay(folder: Path, *, peer: str = "203.0.113.7", **changes: Any) -> Itera
 def wrong(answer: httpx.Response) -> set[tuple[str, str]]:
     """(path, rule) of each flaw of a 422 or 409."""
     return {(one["path"], one["rule"]) for one in answer.json()["errors"]}
+
+
+def assert_refused(relay: Relay, token: str, why: str = "") -> None:
+    answer = relay.post(token=token)
+    assert answer.status_code == 401, answer.text
+    assert answer.json()["type"] == "urn:audit-trail:problem:token-refused"
+    assert why in answer.json()["detail"]
+    assert answer.headers["www-authenticate"] == 'Bearer realm="audit-relay", error="invalid_token"'
+    assert relay.sent == 0

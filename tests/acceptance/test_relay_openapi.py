@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.settings import Settings, load_settings
-from tests.acceptance.records import ROOT, cli
+from tests.acceptance.records import ROOT
 from tests.acceptance.relay_process import PATH, RelayProcess, a_relay_process
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -25,16 +24,9 @@ MANY = "1000000"  # more than a run sends
 
 
 @pytest.fixture(scope="module")
-def settings() -> Settings:
-    if "AUDIT_KAFKA_BOOTSTRAP" not in os.environ:
-        pytest.skip("no servers: start the local stack and export its audit.env")
-    return load_settings()
-
-
-@pytest.fixture(scope="module")
-def relay(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
-    cli("topics", "create")
-    cli("schemas", "register")
+def relay(
+    registered: dict[str, int], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RelayProcess]:
     with a_relay_process(
         tmp_path_factory.mktemp("relay"),
         AUDIT_RELAY_ACTOR_EVENTS_PER_MINUTE=MANY,
@@ -56,7 +48,7 @@ def test_no_request_finds_what_the_description_does_not_say(
         env={
             **os.environ,
             "PYTHONPATH": str(ROOT),
-            "SCHEMATHESIS_HOOKS": "tests.integration.relay_hooks",
+            "SCHEMATHESIS_HOOKS": "tests.acceptance.relay_hooks",
         },
         capture_output=True,
         text=True,
