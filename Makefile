@@ -66,6 +66,9 @@ lint: setup ## mypy, ruff, import-linter
 	@$(BIN)/python scripts/validate_event_schema.py schemas
 	@$(BIN)/python scripts/run_tests.py --vet
 
+# The SDK is this repository's own and has no hash: it is installed from its folder.
+LOCK := uv pip compile -q pyproject.toml --generate-hashes --no-header --no-annotate --universal --python-version 3.11 --no-emit-package audit-sdk
+
 lock: setup ## pin every dependency with hashes again
-	@$(BIN)/uv pip compile -q pyproject.toml --generate-hashes --no-header --no-annotate --universal --python-version 3.11 -o requirements.lock
-	@$(BIN)/uv pip compile -q pyproject.toml --all-extras --generate-hashes --no-header --no-annotate --universal --python-version 3.11 -o requirements-dev.lock
+	@$(BIN)/$(LOCK) --extra api -o requirements.lock
+	@$(BIN)/$(LOCK) --all-extras -o requirements-dev.lock

@@ -1,8 +1,8 @@
 """Every metric of the product, declared once: name, meaning, unit, labels.
 
 ``Metrics`` is made in the composition root and handed on; nothing is registered on import. Label
-values come from closed sets (sinks, topics, partitions, reasons), never from events. The page
-``docs/metrics.md`` is written from this catalogue and a test keeps it current.
+values come from closed sets (sinks, topics, partitions, reasons), never from events. The relay's are
+declared in ``pipeline.api.metrics``; ``docs/metrics.md`` is written from both.
 """
 
 from __future__ import annotations
@@ -277,27 +277,3 @@ class _WeightedHistogram(Collector):
                 sum_value=self._sums[sink],
             )
         yield family
-
-
-def catalogue() -> list[MetricEntry]:
-    """Every metric in the order of declaration."""
-    return Metrics(CollectorRegistry()).catalogue
-
-
-def catalogue_markdown() -> str:
-    """The page ``docs/metrics.md``, whole."""
-    lines = [
-        "# Metrics",
-        "",
-        "Written by `audit-trail metrics --output markdown` from `pipeline/metrics.py`.",
-        "The worker serves them at `/metrics`, with the process's own (`process_*`).",
-        f"Sinks are {', '.join(f'`{sink}`' for sink in SINKS)}.",
-        f"Histogram buckets (seconds): {', '.join(f'{bound:g}' for bound in SECONDS_BUCKETS)}.",
-        "",
-        "| name | kind | labels | meaning |",
-        "|---|---|---|---|",
-    ]
-    for entry in catalogue():
-        labels = ", ".join(f"`{label}`" for label in entry.labels)
-        lines.append(f"| `{entry.name}` | {entry.kind} | {labels} | {entry.meaning} |")
-    return "\n".join([*lines, ""])

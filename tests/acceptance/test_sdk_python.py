@@ -83,16 +83,6 @@ def topic(settings: Settings, registered: dict[str, int]) -> Iterator[Topic]:
     made.close()
 
 
-@pytest.fixture
-def line() -> Iterator[FaultProxy]:
-    """A line to the broker that can fail."""
-    home = Path(os.environ.get("AUDIT_STACK_DIR") or ROOT / ".stack")
-    ports = json.loads((home / "stack.json").read_bytes())["ports"]
-    made = FaultProxy(f"kafka://127.0.0.1:{ports['kafka_behind_proxy']}", ports["kafka_proxy"])
-    yield made
-    made.close()
-
-
 def start(what: str, count: int, **env: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(PROGRAM), what, str(count)],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.api.settings import RelaySettings, load_relay_settings
 from pipeline.entrypoints.cli.settings_page import env_example, set_variables, setting_entries
 from pipeline.settings import Settings, load_settings
 
@@ -29,7 +30,8 @@ def test_every_setting_is_explained_and_in_the_example() -> None:
     for entry in setting_entries():
         assert entry.meaning.endswith((".", ",", "..."))
         assert f"\n#{entry.variable}=" in page
-    assert len(setting_entries()) == len(Settings.model_fields)
+    known = len(Settings.model_fields) + len(RelaySettings.model_fields)
+    assert len({entry.variable for entry in setting_entries()}) == known
 
 
 def test_no_secret_is_shown_not_even_its_default() -> None:
@@ -49,9 +51,9 @@ def test_the_example_uncommented_changes_nothing(
     file.write_text("\n".join(line for line in lines if not line.endswith("=")))
     monkeypatch.setenv("AUDIT_ENV_FILE", str(file))
 
-    from_file = load_settings()
+    from_file = load_settings(), load_relay_settings()
     monkeypatch.delenv("AUDIT_ENV_FILE")
-    assert from_file == load_settings()
+    assert from_file == (load_settings(), load_relay_settings())
 
 
 def test_variables_of_environment_and_file_count_as_set(

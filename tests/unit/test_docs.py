@@ -19,10 +19,11 @@ from pipeline.codec.judge import import_token
 from pipeline.domain.errors import Reason
 from pipeline.domain.merkle import Frontier, leaf_hash
 from pipeline.entrypoints.cli.main import app
+from pipeline.entrypoints.cli.metrics_page import catalogue
+from pipeline.entrypoints.cli.settings_page import setting_entries
 from pipeline.entrypoints.cli.topics import topic_specs
 from pipeline.keys.provider import LocalKeyProvider
 from pipeline.keys.subjects import Subject, subject_message
-from pipeline.metrics import catalogue
 from pipeline.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +40,7 @@ SPAN = re.compile(r"`([^`\n]+)`")
 SOURCES = ("agents", "avro_schemas", "infra", "pipeline", "schema", "scripts", "sinks", "tests")
 # Made by commands, not kept in the repository.
 MADE = ("build", ".stack", ".venv")
-METRIC = re.compile(r"audit_[a-z_]+_(?:total|seconds|bytes|records|paused)\b")
+METRIC = re.compile(r"audit_[a-z_]+_(?:total|seconds|bytes|records|ids|paused)\b")
 
 
 def fences(document: Path) -> list[str]:
@@ -216,7 +217,7 @@ def test_every_identifier_named_occurs_in_the_source(document: Path) -> None:
 def test_every_setting_named_exists(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     named = set(re.findall(r"\bAUDIT_[A-Z0-9_]*[A-Z0-9]\b", text))
-    known = {f"AUDIT_{name.upper()}" for name in Settings.model_fields}
+    known = {entry.variable for entry in setting_entries()}
 
     assert not named - known - source_words()
 

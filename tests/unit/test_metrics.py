@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.exposition import generate_latest
 
+from pipeline.api.metrics import RelayMetrics
 from pipeline.domain.errors import Reason
-from pipeline.metrics import SECONDS_BUCKETS, Metrics, catalogue, catalogue_markdown
+from pipeline.entrypoints.cli.metrics_page import catalogue, catalogue_markdown
+from pipeline.metrics import SECONDS_BUCKETS, Metrics
 
-UNITS = ("_total", "_seconds", "_bytes", "_records", "_info", "_paused")
+UNITS = ("_total", "_seconds", "_bytes", "_records", "_ids", "_info", "_paused")
 
 
 def test_names_have_the_prefix_and_a_base_unit() -> None:
@@ -23,16 +25,26 @@ def test_names_have_the_prefix_and_a_base_unit() -> None:
 
 
 def test_labels_are_from_closed_sets() -> None:
-    closed = {"topic", "partition", "reason", "sink", "server", "bucket", "version", "python"}
+    closed = {
+        "topic",
+        "partition",
+        "reason",
+        "sink",
+        "server",
+        "bucket",
+        "version",
+        "python",
+        "result",
+    }
 
     assert {label for entry in catalogue() for label in entry.labels} <= closed
 
 
 def test_every_name_is_declared_once_and_served() -> None:
-    metrics = Metrics(CollectorRegistry())
-    names = [entry.name for entry in metrics.catalogue]
+    worker, relay = Metrics(CollectorRegistry()), RelayMetrics(CollectorRegistry())
+    names = [entry.name for entry in catalogue()]
 
-    page = generate_latest(metrics.registry).decode()
+    page = (generate_latest(worker.registry) + generate_latest(relay.registry)).decode()
 
     assert len(names) == len(set(names))
     for name in names:

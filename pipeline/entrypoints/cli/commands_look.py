@@ -116,8 +116,8 @@ def metrics(
         MetricsFormat, typer.Option("--output", "-o", help="markdown: the page of the docs.")
     ] = MetricsFormat.TABLE,
 ) -> None:
-    """List every metric that the worker serves, with its meaning."""
-    from pipeline.metrics import catalogue, catalogue_markdown
+    """List every metric that the worker and the relay serve, with its meaning."""
+    from pipeline.entrypoints.cli.metrics_page import catalogue, catalogue_markdown
 
     if output is MetricsFormat.MARKDOWN:
         sys.stdout.write(catalogue_markdown())

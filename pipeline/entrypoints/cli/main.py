@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.entrypoints.cli import commands_flow, commands_look, commands_setup
+from pipeline.entrypoints.cli import commands_flow, commands_look, commands_relay, commands_setup
 from pipeline.entrypoints.cli.failures import EXIT_CODES_HELP, run
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ def root(
 commands_setup.add_to(app)
 commands_flow.add_to(app)
 commands_look.add_to(app)
+commands_relay.add_to(app)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from pipeline.api.settings import RelaySettings
 from pipeline.settings import Settings
 
 
@@ -26,8 +27,12 @@ class SettingEntry:
 
 
 def setting_entries() -> list[SettingEntry]:
-    """Every setting in the order of the class."""
-    return [_entry(name, field) for name, field in Settings.model_fields.items()]
+    """Every setting in the order of its class, the relay's last."""
+    return [
+        _entry(f"{one.model_config.get('env_prefix', '')}{name}".upper(), field)
+        for one in (Settings, RelaySettings)
+        for name, field in one.model_fields.items()
+    ]
 
 
 def set_variables() -> frozenset[str]:
@@ -52,7 +57,7 @@ def env_example() -> str:
     return "\n".join([*lines, ""])
 
 
-def _entry(name: str, field: FieldInfo) -> SettingEntry:
+def _entry(variable: str, field: FieldInfo) -> SettingEntry:
     default = field.default
     is_secret = isinstance(default, SecretStr)
     if default is None or is_secret:
@@ -61,4 +66,4 @@ def _entry(name: str, field: FieldInfo) -> SettingEntry:
         shown = str(default).lower()
     else:
         shown = str(default)
-    return SettingEntry(f"AUDIT_{name.upper()}", shown, is_secret, field.description or "")
+    return SettingEntry(variable, shown, is_secret, field.description or "")

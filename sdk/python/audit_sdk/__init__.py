@@ -14,6 +14,7 @@ from audit_sdk.errors import (
 )
 from audit_sdk.items import DeliveryClass, Metrics
 from audit_sdk.progress import Dropped
+from audit_sdk.receipt import Receipt
 from audit_sdk.settings import AuditSettings
 from audit_sdk.wire import frame, murmur2, raw_key
 
@@ -32,6 +33,7 @@ __all__ = [
     "NotAccepted",
     "NotDelivered",
     "Problem",
+    "Receipt",
     "audit_context",
     "contract",
     "encode",

@@ -16,9 +16,9 @@ from typing import Any, Final, Self, Unpack
 from confluent_kafka import Producer
 
 from audit_sdk import context
-from audit_sdk.codec import encode
+from audit_sdk.codec import encode, validate
 from audit_sdk.contract import contract
-from audit_sdk.errors import AuditError
+from audit_sdk.errors import AuditError, Problem
 from audit_sdk.fields import (
     AdminActionFields,
     AuthenticationFields,
@@ -27,9 +27,10 @@ from audit_sdk.fields import (
     SecurityChangeFields,
 )
 from audit_sdk.identity import Identity, now_us
-from audit_sdk.items import DeliveryClass, Metrics
+from audit_sdk.items import DeliveryClass, Item, Metrics
 from audit_sdk.progress import SYSTEM, Dropped, Heartbeats
 from audit_sdk.publisher import Publisher
+from audit_sdk.receipt import Receipt
 from audit_sdk.registry import SchemaIds
 from audit_sdk.settings import AuditSettings, producer_settings
 from audit_sdk.spool import Spool
@@ -123,20 +124,44 @@ class Audit:
         """
         return self._publish(family, context.merged(context.current(), fields))
 
-    def _publish(self, family: str, event: dict[str, Any]) -> str:
+    def send(self, family: str, fields: Mapping[str, Any]) -> Receipt:
+        """``emit`` that does not wait: many events are accepted first, then waited for as a whole.
+
+        Whatever the class of the family, the event is ``fail_closed`` in memory until it is settled.
+
+        Raises:
+            InvalidEvent: It breaks the contract; nothing was sent.
+            NotAccepted: The memory is full (``buffer_bytes``), or the client is closed.
+        """
+        event = context.merged(context.current(), fields)
+        item = self._accept(family, event, DeliveryClass.FAIL_CLOSED)
+        assert item is not None  # only best effort drops
+        return Receipt(event["event_id"], self._publisher, item)
+
+    def check(self, family: str, fields: Mapping[str, Any]) -> list[Problem]:
+        """What is wrong with an event as ``emit`` would publish it here and now; sends nothing."""
+        event = context.merged(context.current(), fields)
         self._complete(event)
+        event["producer"] = self._identity.producer(0)
+        return validate(family, event)
+
+    def _publish(self, family: str, event: dict[str, Any]) -> str:
         delivery = self._classes[family]
+        item = self._accept(family, event, delivery)
+        if item is not None and delivery is DeliveryClass.FAIL_CLOSED:
+            timeout_s = self._settings.fail_closed_timeout_s
+            self._publisher.wait(item, event["event_id"], timeout_s)
+        return str(event["event_id"])
+
+    def _accept(self, family: str, event: dict[str, Any], delivery: DeliveryClass) -> Item | None:
+        self._complete(event)
 
         def make(sequence: int) -> tuple[bytes, bytes]:
             event["producer"] = self._identity.producer(sequence)
             body = encode(family, event)
             return raw_key(event), body
 
-        item = self._publisher.accept(family, make, delivery)
-        if item is not None and delivery is DeliveryClass.FAIL_CLOSED:
-            timeout_s = self._settings.fail_closed_timeout_s
-            self._publisher.wait(item, event["event_id"], timeout_s)
-        return str(event["event_id"])
+        return self._publisher.accept(family, make, delivery)
 
     # --- life cycle ---
 

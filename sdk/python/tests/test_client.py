@@ -17,6 +17,7 @@ from audit_sdk import (
     AuditSettings,
     DeliveryClass,
     InvalidEvent,
+    NotDelivered,
     audit_context,
     contract,
     set_context,
@@ -282,3 +283,44 @@ def test_a_call_does_not_wait_for_a_broker(tmp_path: Any) -> None:
             audit.login(actor=ACTOR)
         assert time.monotonic() - began < 2.0
         assert audit.pending
+
+
+def test_many_events_are_accepted_first_and_then_waited_for() -> None:
+    with Recorded(tenant="acme") as audit:
+        audit.producer.away = True
+        fields = {"action": "record.read", "operation": "read", "actor": ACTOR}
+        receipts = [audit.send("data-access", {**fields, "resources": [RECORD]}) for _ in range(50)]
+        with pytest.raises(NotDelivered):
+            receipts[0].wait(0.05)
+        assert not any(one.settled or one.failed for one in receipts)
+        audit.producer.away = False
+        for one in receipts:
+            one.wait(5.0)
+
+        assert all(one.settled and not one.failed for one in receipts)
+        assert [str(event["event_id"]) for event in audit.events()] == [
+            one.event_id for one in receipts
+        ]
+
+
+def test_a_receipt_ends_with_its_client() -> None:
+    audit = Recorded(tenant="acme", close_timeout_s=0.1)
+    audit.producer.away = True
+    receipt = audit.send("authentication", {"action": "session.start", "actor": ACTOR})
+    audit.close()
+
+    assert receipt.failed
+    with pytest.raises(NotDelivered, match="closed"):
+        receipt.wait(5.0)
+
+
+def test_an_event_that_send_would_refuse_is_checked_and_nothing_is_sent(audit: Recorded) -> None:
+    fields = {"action": "record.read", "operation": "read", "actor": ACTOR}
+    (problem,) = audit.check("data-access", fields)
+
+    assert (problem.path, problem.rule) == ("resources", "at_least_one")
+    with audit_context(resources=[RECORD]):
+        assert audit.check("data-access", fields) == []
+    with pytest.raises(InvalidEvent):
+        audit.send("data-access", fields)
+    assert audit.events() == []
