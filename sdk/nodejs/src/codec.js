@@ -177,20 +177,27 @@ function compileRecord(schema, path, named) {
       write(field.default, out, []);
       otherwise = out.taken();
     }
-    return { name: field.name, write, otherwise, where };
+    return { name: field.name, write, otherwise, octet: otherwise?.length === 1 ? otherwise[0] : -1, where };
   });
   const names = new Set(fields.map((field) => field.name));
+  const count = fields.length;
   return (value, out, problems) => {
     if (!isRecord(value)) return note(problems, path, "type", "must be a record");
-    for (const { name, write, otherwise, where } of fields) {
-      const part = Object.hasOwn(value, name) ? value[name] : undefined;
+    let known = 0;
+    for (let place = 0; place < count; place += 1) {
+      const { name, write, otherwise, octet, where } = fields[place];
+      const isThere = Object.hasOwn(value, name);
+      const part = isThere ? value[name] : undefined;
+      if (isThere) known += 1;
       if (part === undefined || (part === null && otherwise === undefined)) {
-        if (otherwise === undefined) note(problems, where, "required", "is missing");
+        if (octet >= 0) out.byte(octet);
+        else if (otherwise === undefined) note(problems, where, "required", "is missing");
         else out.bytes(otherwise);
       } else {
         write(part, out, problems);
       }
     }
+    if (Object.keys(value).length === known) return;
     const unknown = Object.keys(value).filter((name) => !names.has(name) && value[name] !== undefined);
     for (const [name] of inByteOrder(unknown)) {
       note(problems, path ? `${path}.${name}` : name, "unknown_field", "is no field of this family");
@@ -243,7 +250,7 @@ function compileUuid(path) {
     if (typeof value !== "string") note(problems, path, "type", "must be text");
     else if (!UUID.test(value) || value === NIL) {
       note(problems, path, "uuid", "must be a UUID, and not the nil one");
-    } else out.text(value);
+    } else out.shortAscii(value);
   };
 }
 
@@ -274,6 +281,7 @@ function note(problems, path, rule, detail) {
 }
 
 function putText(value, path, out, problems) {
+  if (out.shortAscii(value)) return;
   if (CONTROL.test(value)) note(problems, path, "control_character", "has a control character");
   else if (!value.isWellFormed()) note(problems, path, "unicode", "has half of a surrogate pair");
   else out.text(value);
