@@ -8,12 +8,15 @@ import signal
 import subprocess
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import avro_schemas
 from pipeline.settings import Settings, load_settings
-from tests.acceptance.records import cli, start_worker
+from tests.acceptance.records import ROOT, cli, start_worker
+from tests.acceptance.sdk_support import Topic
+from tests.proxy import FaultProxy
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +47,20 @@ def worker(settings: Settings, registered: dict[str, int]) -> Iterator[subproces
     yield process
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0
+
+
+@pytest.fixture
+def topic(settings: Settings, registered: dict[str, int]) -> Iterator[Topic]:
+    made = Topic(settings)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def line() -> Iterator[FaultProxy]:
+    """A line to the broker that can fail."""
+    home = Path(os.environ.get("AUDIT_STACK_DIR") or ROOT / ".stack")
+    ports = json.loads((home / "stack.json").read_bytes())["ports"]
+    made = FaultProxy(f"kafka://127.0.0.1:{ports['kafka_behind_proxy']}", ports["kafka_proxy"])
+    yield made
+    made.close()

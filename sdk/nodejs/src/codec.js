@@ -8,7 +8,6 @@ import { families, limits, patterns } from "./contract.js";
 import { InvalidEvent } from "./errors.js";
 
 // C0 except tab, line feed and carriage return; DEL; C1 with U+0085.
-// eslint-disable-next-line no-control-regex
 const CONTROL = /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]/;
 const UUID = /^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$/;
 const NIL = "00000000-0000-0000-0000-000000000000";

@@ -1,5 +1,6 @@
 // Accepted events that the broker has not confirmed: in memory, bounded, and in the spool.
 import { Batch, BATCH_BYTES } from "./batch.js";
+import { NotDelivered } from "./errors.js";
 
 const ITEM_BYTES = 200; // of an event's entry beside its bytes, about
 
@@ -13,6 +14,24 @@ export class Item {
     this.weight = 0;
     this.spooled = undefined;
     this.settled = undefined; // fail_closed: called with "" or why not
+  }
+
+  /**
+   * Resolves with `eventId` once the broker has the event, else rejects with `NotDelivered`. It holds the
+   * process until then: somebody waits.
+   */
+  confirmed(eventId, timeoutS, whyNot) {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.settled = undefined;
+        reject(new NotDelivered(eventId, whyNot() || `no acknowledgement within ${timeoutS} s`));
+      }, 1_000 * timeoutS);
+      this.settled = (failure) => {
+        clearTimeout(timer);
+        if (failure) reject(new NotDelivered(eventId, failure));
+        else resolve(eventId);
+      };
+    });
   }
 }
 

@@ -2,11 +2,12 @@
 //
 // Callers never wait for the broker: an event is packed into a batch (or written to the spool) and
 // that is all. Batches go to the sending thread in order, a few at a time, and its reports settle them.
-import { NotAccepted, NotDelivered } from "./errors.js";
+import { NotAccepted } from "./errors.js";
 import { STDERR, teller } from "./hooks.js";
 import { Item, Outbox } from "./outbox.js";
 import { DeliveryClass } from "./settings.js";
 import { Tally } from "./tally.js";
+import { Waiters } from "./waiters.js";
 
 const { BEST_EFFORT, SPOOL, FAIL_CLOSED } = DeliveryClass;
 const WINDOW = 2; // batches that the sending thread has: one under way, the next ready
@@ -35,7 +36,7 @@ export class Publisher {
   #refusals = new Set(); // said before; by family and reason, so they are few
   #tallies = new Map();
   #linger;
-  #waiters = new Set();
+  #flushes = new Waiters();
 
   /** `line` is a `Line` or the like; `now` gives milliseconds that never go back. */
   constructor({ line, makeSpool, metrics = {}, log = STDERR, bufferBytes, now = monotonicMs }) {
@@ -91,17 +92,7 @@ export class Publisher {
 
   /** Resolves with `eventId` once the broker has a `fail_closed` event, else rejects: `NotDelivered`. */
   confirmed(item, eventId, timeoutS) {
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        item.settled = undefined;
-        reject(new NotDelivered(eventId, this.#trouble || `no acknowledgement within ${timeoutS} s`));
-      }, 1_000 * timeoutS); // holds the process: somebody waits
-      item.settled = (failure) => {
-        clearTimeout(timer);
-        if (failure) reject(new NotDelivered(eventId, failure));
-        else resolve(eventId);
-      };
-    });
+    return item.confirmed(eventId, timeoutS, () => this.#trouble);
   }
 
   /** Wait until the broker has everything that was accepted; how much it has not. */
@@ -109,16 +100,7 @@ export class Publisher {
     this.#pump();
     this.#handOver(true);
     if (this.pending === 0) return 0;
-    await new Promise((resolve) => {
-      const timer = setTimeout(done, 1_000 * timeoutS); // holds the process: somebody waits
-      const waiters = this.#waiters;
-      waiters.add(done);
-      function done() {
-        clearTimeout(timer);
-        waiters.delete(done);
-        resolve();
-      }
-    });
+    await this.#flushes.wait(timeoutS);
     return this.pending;
   }
 
@@ -146,7 +128,7 @@ export class Publisher {
     this.#inFlight.clear();
     const ended = this.#started ? this.#line.close() : undefined;
     this.#spool?.close();
-    for (const done of this.#waiters) done();
+    this.#flushes.wake();
     return Promise.resolve(ended);
   }
 
@@ -241,7 +223,7 @@ export class Publisher {
     }
     this.#handOver(this.#inFlight.size === 0);
     if (this.#outbox.waits) this.#schedule();
-    if (this.pending === 0) for (const done of [...this.#waiters]) done();
+    if (this.pending === 0) this.#flushes.wake();
   }
 
   #reported({ kind, ...facts }) {

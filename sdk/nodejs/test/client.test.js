@@ -15,7 +15,7 @@ import {
 import { Identity, nowUs, uuid7 } from "../src/identity.js";
 import { classOf, settingsFrom } from "../src/settings.js";
 import { Tally } from "../src/tally.js";
-import { decode, FakeLine, keptLog } from "./support.js";
+import { decode, FakeLine, keptLog } from "../testing/support.js";
 
 const ACTOR = { type: "user", tenant: "acme", id_type: "user_id", id: "u-1" };
 const RECORD = { tenant: "acme", type: "record", id: "r-1" };

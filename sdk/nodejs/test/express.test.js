@@ -7,7 +7,7 @@ import test from "node:test";
 import { Audit, setContext } from "../src/index.js";
 import { traceOf } from "../src/context.js";
 import { auditMiddleware } from "../src/express.js";
-import { decode, FakeLine, keptLog } from "./support.js";
+import { decode, FakeLine, keptLog } from "../testing/support.js";
 
 const ACTOR = { type: "user", tenant: "acme", id_type: "user_id", id: "u-1" };
 const TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";

@@ -9,7 +9,7 @@ import { NotAccepted, NotDelivered } from "../src/errors.js";
 import { Publisher } from "../src/publisher.js";
 import { DeliveryClass } from "../src/settings.js";
 import { Spool } from "../src/spool.js";
-import { FakeLine, keptLog, until } from "./support.js";
+import { FakeLine, keptLog, until } from "../testing/support.js";
 
 const FAMILY = "data-access";
 const { BEST_EFFORT, SPOOL, FAIL_CLOSED } = DeliveryClass;
