@@ -6,6 +6,7 @@
 import { Bytes } from "./bytes.js";
 import { families, limits, patterns } from "./contract.js";
 import { InvalidEvent } from "./errors.js";
+import { characters, inByteOrder } from "./text.js";
 
 // C0 except tab, line feed and carriage return; DEL; C1 with U+0085.
 const CONTROL = /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]/;
@@ -178,16 +179,20 @@ function compileRecord(schema, path, named) {
     }
     return { name: field.name, write, otherwise, octet: otherwise?.length === 1 ? otherwise[0] : -1, where };
   });
-  const names = new Set(fields.map((field) => field.name));
-  const count = fields.length;
+  const places = new Map(fields.map((field, place) => [field.name, place]));
+  const parts = new Array(fields.length); // by place; few of an event's fields are there
   return (value, out, problems) => {
     if (!isRecord(value)) return note(problems, path, "type", "must be a record");
-    let known = 0;
-    for (let place = 0; place < count; place += 1) {
-      const { name, write, otherwise, octet, where } = fields[place];
-      const isThere = Object.hasOwn(value, name);
-      const part = isThere ? value[name] : undefined;
-      if (isThere) known += 1;
+    const unknown = [];
+    parts.fill(undefined);
+    for (const name of Object.keys(value)) {
+      const place = places.get(name);
+      if (place !== undefined) parts[place] = value[name];
+      else if (value[name] !== undefined) unknown.push(name);
+    }
+    for (let place = 0; place < fields.length; place += 1) {
+      const { write, otherwise, octet, where } = fields[place];
+      const part = parts[place];
       if (part === undefined || (part === null && otherwise === undefined)) {
         if (octet >= 0) out.byte(octet);
         else if (otherwise === undefined) note(problems, where, "required", "is missing");
@@ -196,8 +201,6 @@ function compileRecord(schema, path, named) {
         write(part, out, problems);
       }
     }
-    if (Object.keys(value).length === known) return;
-    const unknown = Object.keys(value).filter((name) => !names.has(name) && value[name] !== undefined);
     for (const [name] of inByteOrder(unknown)) {
       note(problems, path ? `${path}.${name}` : name, "unknown_field", "is no field of this family");
     }
@@ -284,16 +287,4 @@ function putText(value, path, out, problems) {
   if (CONTROL.test(value)) note(problems, path, "control_character", "has a control character");
   else if (!value.isWellFormed()) note(problems, path, "unicode", "has half of a surrogate pair");
   else out.text(value);
-}
-
-/** Characters as Unicode counts them: a surrogate pair is one. */
-function characters(value) {
-  let count = 0;
-  for (const _ of value) count += 1;
-  return count;
-}
-
-/** [name, its UTF-8 bytes], in the order of those. */
-function inByteOrder(names) {
-  return names.map((name) => [name, Buffer.from(name)]).sort((a, b) => Buffer.compare(a[1], b[1]));
 }

@@ -25,6 +25,7 @@ const REFUSALS = new Set([
   "POLICY_VIOLATION",
   "INVALID_RECORD",
 ]);
+const UNKNOWN_TOPIC = "UNKNOWN_TOPIC_OR_PARTITION"; // of a broker that has just started, too
 const TOO_LARGE = new Set(["MESSAGE_TOO_LARGE", "RECORD_LIST_TOO_LARGE"]);
 
 /** The broker will never take these records. */
@@ -32,6 +33,7 @@ export class Refused extends AuditError {
   constructor(why) {
     super(`broker: ${why}`);
     this.isTooLarge = TOO_LARGE.has(why);
+    this.isUnknownTopic = why === UNKNOWN_TOPIC;
   }
 }
 
@@ -83,7 +85,7 @@ function judged(error) {
   const names = namesIn(error);
   const refusal = names.find((name) => REFUSALS.has(name));
   if (refusal !== undefined) return new Refused(refusal);
-  if (/^Unknown topic /.test(error.message)) return new Refused("UNKNOWN_TOPIC_OR_PARTITION");
+  if (/^Unknown topic /.test(error.message)) return new Refused(UNKNOWN_TOPIC);
   return new BrokerUnavailable(`broker: ${names.at(-1) ?? error.name}`);
 }
 

@@ -121,7 +121,7 @@ export class Outbox {
     const { segment, start, end } = this.#backlog.shift();
     const batch = new Batch();
     let at = start;
-    for (const record of spool.read(segment, start, end ?? segment.size, BATCH_BYTES)) {
+    for (const record of this.#read(spool, segment, start, end ?? segment.size)) {
       if (batch.isFull) break;
       const item = makeItem(record.family);
       item.spooled = { segment, start: at, end: start + record.end };
@@ -137,5 +137,14 @@ export class Outbox {
     }
     if (at < (end ?? segment.size)) this.#backlog.unshift({ segment, start: at, end });
     return batch;
+  }
+
+  #read(spool, segment, start, end) {
+    try {
+      return spool.read(segment, start, end, BATCH_BYTES);
+    } catch (error) {
+      if (error.code === undefined) throw error;
+      return []; // the disk's trouble is not the application's
+    }
   }
 }

@@ -2,6 +2,8 @@
 //
 // Callers never wait for the broker: an event is packed into a batch (or written to the spool) and
 // that is all. Batches go to the sending thread in order, a few at a time, and its reports settle them.
+import { AsyncResource } from "node:async_hooks";
+
 import { NotAccepted } from "./errors.js";
 import { STDERR, teller } from "./hooks.js";
 import { Item, Outbox } from "./outbox.js";
@@ -37,9 +39,10 @@ export class Publisher {
   #tallies = new Map();
   #linger;
   #flushes = new Waiters();
+  #scope = new AsyncResource("audit-sdk"); // reports come in it, not in the first event's request
 
   /** `line` is a `Line` or the like; `now` gives milliseconds that never go back. */
-  constructor({ line, makeSpool, metrics = {}, log = STDERR, bufferBytes, now = monotonicMs }) {
+  constructor({ line, makeSpool, metrics = {}, log = STDERR, bufferBytes, now = () => performance.now() }) {
     this.#line = line;
     this.#makeSpool = makeSpool;
     this.#tell = teller(metrics, log);
@@ -172,10 +175,9 @@ export class Publisher {
   // --- sending ---
 
   #openLine() {
-    this.#line.open(
-      () => this.#pump(),
-      (why) => this.#lineLost(why),
-    );
+    const pump = () => this.#pump();
+    const lost = (why) => this.#lineLost(why);
+    this.#scope.runInAsyncScope(() => this.#line.open(pump, lost));
     this.#hasLine = true;
   }
 
@@ -271,11 +273,12 @@ export class Publisher {
     this.#handOver(true);
   }
 
-  #found({ events, bytes, damaged }) {
+  #found({ events, bytes, damaged, skipped }) {
     this.#recovered = { events, bytes };
     this.#spool.heldBytes += bytes;
     if (events) this.#log.info("audit_spool_found", { events });
     for (const path of damaged) this.#log.error("audit_spool_damaged", { kept: path });
+    for (const why of skipped) this.#log.error("audit_spool_skipped", { why });
   }
 
   #resent({ events, bytes }) {
@@ -290,8 +293,4 @@ export class Publisher {
     if (why && why !== this.#trouble) this.#log.warn("audit_delivery_waits", { why });
     this.#trouble = why;
   }
-}
-
-function monotonicMs() {
-  return performance.now();
 }

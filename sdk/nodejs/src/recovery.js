@@ -12,33 +12,49 @@ const BEING_MADE_MS = 60_000;
 
 /**
  * Move segments of processes that are gone into `folder`, this process's own, so that they are its to
- * send: `{segments, damaged}`, oldest first. `segments` holds `{path, bytes, records, remove()}`. A segment that is
- * damaged is kept beside the folders as well: a person may look at it; its records up to there are sent.
+ * send: `{segments, damaged, skipped}`, oldest first. `segments` holds `{path, bytes, records, remove()}`. One
+ * that is damaged is kept beside the folders as well: a person may look at it; its records up to there
+ * are sent. What cannot be read is skipped: `skipped` says what and why.
  */
 export async function recover(folder) {
   const parent = join(folder, "..");
+  const found = { segments: [], damaged: [], skipped: [] };
   const paths = await segmentsOf(folder, RECOVERED); // of a sending thread that ended before
-  for (const name of (await readdir(parent, { withFileTypes: true })).filter(isFolder).sort(byName)) {
-    const other = join(parent, name.name);
-    if (other === folder) continue;
-    const state = await stateOf(other);
-    if (state !== "alive") paths.push(...(await takeOver(other, folder, state)));
+  for (const entry of await readdir(parent, { withFileTypes: true })) {
+    const other = join(parent, entry.name);
+    if (!entry.isDirectory() || other === folder) continue;
+    await unlessSkipped(found, entry.name, async () => {
+      const state = await stateOf(other);
+      if (state !== "alive") paths.push(...(await takeOver(other, folder, state)));
+    });
   }
-  const segments = [];
-  const damaged = [];
   for (const path of paths.sort()) {
-    const bytes = await readFile(path);
-    const { records, end } = parseRecords(bytes);
-    if (end < bytes.length && !isCut(bytes, end)) {
-      const kept = join(parent, `${basename(path, ".seg")}.damaged`);
-      await copyFile(path, kept);
-      damaged.push(kept);
-    }
-    const segment = { path, bytes: bytes.length, records: records.length, remove: () => unlink(path) };
-    if (records.length) segments.push(segment);
-    else await unlink(path);
+    await unlessSkipped(found, basename(path), () => look(path, parent, found));
   }
-  return { segments, damaged };
+  return found;
+}
+
+/** What is in a segment of this process. */
+async function look(path, parent, found) {
+  const bytes = await readFile(path);
+  const { records, end } = parseRecords(bytes);
+  if (end < bytes.length && !isCut(bytes, end)) {
+    const kept = join(parent, `${basename(path, ".seg")}.damaged`);
+    await copyFile(path, kept);
+    found.damaged.push(kept);
+  }
+  const segment = { path, bytes: bytes.length, records: records.length, remove: () => unlink(path) };
+  if (records.length) found.segments.push(segment);
+  else await unlink(path);
+}
+
+async function unlessSkipped(found, name, step) {
+  try {
+    await step();
+  } catch (error) {
+    if (error.code === undefined) throw error;
+    found.skipped.push(`${name}: ${error.code}`);
+  }
 }
 
 /** The records of a recovered segment. */
@@ -81,12 +97,4 @@ async function isDone(step) {
     if (["ENOENT", "ENOTEMPTY", "EEXIST"].includes(error.code)) return false;
     throw error;
   }
-}
-
-function isFolder(entry) {
-  return entry.isDirectory();
-}
-
-function byName(one, other) {
-  return one.name < other.name ? -1 : 1;
 }

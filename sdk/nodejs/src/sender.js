@@ -7,6 +7,7 @@ import { SYSTEM } from "./settings.js";
 import { frame } from "./wire.js";
 
 const RETRY_MS = 1_000;
+const UNKNOWN_TOPIC_MS = 30_000; // a topic that is known nowhere by then is not there
 const PRODUCER_MAX_RECORDS = 2 ** 30; // a partition's sequence numbers go to 2^31, and start anew
 
 /** For one caller, which waits for each `send` before the next: that keeps the order. */
@@ -17,13 +18,16 @@ export class Sender {
   #sleep;
   #producer;
   #sent = 0;
+  #unknownUntilMs = new Map(); // topic → when it is no longer waited for
+  #now;
 
   /** `onTrouble(why)` is called when something has to be waited for, and with "" when it goes on. */
-  constructor({ makeProducer, ids, onTrouble, sleep }) {
+  constructor({ makeProducer, ids, onTrouble, sleep, now = () => performance.now() }) {
     this.#makeProducer = makeProducer;
     this.#ids = ids;
     this.#onTrouble = onTrouble;
     this.#sleep = sleep;
+    this.#now = now;
   }
 
   /**
@@ -81,14 +85,22 @@ export class Sender {
       for (const record of records) record.isDone = true;
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
-      for (const part of partsOf(records, error)) {
-        if (part !== records) await this.#deliver(part, refused);
-        else
-          for (const record of records) {
-            record.isDone = true;
-            refused.set(record.place, error.message);
-          }
-      }
+      const parts = partsOf(records, error);
+      if (parts.length > 1) for (const part of parts) await this.#deliver(part, refused);
+      else this.#refuse(records, refused, error);
+    }
+  }
+
+  /** A topic may be unknown to a broker that has just started: that is waited for, once for each. */
+  #refuse(records, refused, error) {
+    const { topic } = records[0];
+    if (error.isUnknownTopic) {
+      if (!this.#unknownUntilMs.has(topic)) this.#unknownUntilMs.set(topic, this.#now() + UNKNOWN_TOPIC_MS);
+      if (this.#now() < this.#unknownUntilMs.get(topic)) throw new BrokerUnavailable(error.message);
+    }
+    for (const record of records) {
+      record.isDone = true;
+      refused.set(record.place, error.message);
     }
   }
 
@@ -96,6 +108,7 @@ export class Sender {
     this.#producer ??= this.#makeProducer();
     try {
       await this.#producer.send(records);
+      if (this.#unknownUntilMs.size) for (const { topic } of records) this.#unknownUntilMs.delete(topic);
       this.#sent += records.length;
       if (this.#sent > PRODUCER_MAX_RECORDS) this.#end();
     } catch (error) {
@@ -123,5 +136,5 @@ function partsOf(records, { isTooLarge }) {
   }
   if (byTopic.size > 1) return [...byTopic.values()];
   const half = Math.ceil(records.length / 2);
-  return isTooLarge && records.length > 1 ? [records.slice(0, half), records.slice(half)] : [records];
+  return isTooLarge && records.length > 1 ? [records.slice(0, half), records.slice(half)] : [];
 }

@@ -3,7 +3,17 @@
 // A folder per process, in it segments of records (segments.js) and a lock (lock.js). One write per
 // record: what was appended survives the process; a record that a crash cut is the last one and is not
 // read. What a process leaves, the next one sends (recovery.js).
-import { closeSync, ftruncateSync, mkdirSync, openSync, readdirSync, rmdirSync, unlinkSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  rmdirSync,
+  rmSync,
+  writeSync,
+} from "node:fs";
 import { join } from "node:path";
 
 import { AuditConfigurationError, NotAccepted } from "./errors.js";
@@ -55,9 +65,7 @@ export class Spool {
     if (this.heldBytes + record.length > this.#maxBytes) {
       throw new NotAccepted(`the spool holds ${this.#maxBytes} bytes (spoolMaxBytes)`);
     }
-    if (this.#segment.size >= this.#segmentBytes) this.#segment = this.#next();
-    const segment = this.#segment;
-    this.#write(record, segment.size);
+    const segment = this.#written(record);
     const start = segment.size;
     segment.size += record.length;
     segment.records += 1;
@@ -74,7 +82,7 @@ export class Spool {
       ftruncateSync(this.#file, 0);
       segment.size = segment.records = segment.delivered = 0;
     } else {
-      unlinkSync(segment.path);
+      rmSync(segment.path, { force: true });
     }
   }
 
@@ -89,30 +97,33 @@ export class Spool {
   /** Give the folder up; it goes if it is empty, else the next process finds it. */
   close() {
     closeSync(this.#file);
-    if (this.#segment.size === 0) unlinkSync(this.#segment.path);
     this.#lock.release();
-    if (readdirSync(this.folder).length === 0) rmdirSync(this.folder);
+    if (this.#segment.size === 0) rmSync(this.#segment.path, { force: true });
+    if (existsSync(this.folder) && readdirSync(this.folder).length === 0) rmdirSync(this.folder);
   }
 
-  #write(record, size) {
+  /** The segment that a record was added to. */
+  #written(record) {
     let written;
     try {
+      if (this.#segment.size >= this.#segmentBytes) this.#segment = this.#next();
       written = writeSync(this.#file, record);
     } catch (error) {
-      ftruncateSync(this.#file, size);
       throw new NotAccepted(`the spool cannot be written: ${error.code}`);
     }
     if (written < record.length) {
-      ftruncateSync(this.#file, size); // the disk is full: the cut record must not stay
+      ftruncateSync(this.#file, this.#segment.size); // the disk is full: the cut record must not stay
       throw new NotAccepted("the spool's disk is full");
     }
+    return this.#segment;
   }
 
   #next() {
+    const path = join(this.folder, `${String(this.#number + 1).padStart(8, "0")}.seg`);
+    const file = openSync(path, "ax", 0o600);
     if (this.#file >= 0) closeSync(this.#file);
+    this.#file = file;
     this.#number += 1;
-    const path = join(this.folder, `${String(this.#number).padStart(8, "0")}.seg`);
-    this.#file = openSync(path, "ax", 0o600);
     return { path, size: 0, records: 0, delivered: 0 };
   }
 }

@@ -39,25 +39,29 @@ function say(why) {
 }
 
 async function sendFound(folder) {
-  const { segments, damaged } = await recover(folder);
-  if (!segments.length && !damaged.length) return;
+  const { segments, damaged, skipped } = await recover(folder);
+  if (!segments.length && !damaged.length && !skipped.length) return;
   const events = segments.reduce((sum, { records }) => sum + records, 0);
   const bytes = segments.reduce((sum, segment) => sum + segment.bytes, 0);
-  report({ kind: "found", events, bytes, damaged });
+  report({ kind: "found", events, bytes, damaged, skipped });
   for (const segment of segments) await sendSegment(segment);
 }
 
-/** One of which something was refused stays for the next process. */
+/** One of which something was refused, or that cannot be read any more, stays for the next process. */
 async function sendSegment(segment) {
-  const records = await recordsOf(segment);
-  let refusal = "";
-  for (const part of parts(records)) {
-    const refused = await sender.send(part);
-    refusal = refused.values().next().value ?? refusal;
+  let trouble = "";
+  try {
+    for (const part of parts(await recordsOf(segment))) {
+      const refused = await sender.send(part);
+      trouble = refused.values().next().value ?? trouble;
+    }
+    if (!trouble) await segment.remove();
+  } catch (error) {
+    if (error.code === undefined) throw error;
+    trouble = `spool: ${error.code}`;
   }
-  if (refusal) return say(refusal);
-  await segment.remove();
-  report({ kind: "resent", events: segment.records, bytes: segment.bytes });
+  if (trouble) say(trouble);
+  else report({ kind: "resent", events: segment.records, bytes: segment.bytes });
 }
 
 function* parts(records) {

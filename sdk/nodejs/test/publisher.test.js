@@ -158,6 +158,19 @@ test("a spool whose events are delivered is empty, and its folder goes", async (
   assert.deepEqual(readdirSync(parent), []);
 });
 
+test("a spool that somebody deletes is an error in the log, and none of the application's", async (context) => {
+  const { publisher, line, log, parent } = world(context, { bufferBytes: 2_000 });
+  line.up = false;
+  send(publisher, SPOOL, 50);
+  rmSync(parent, { recursive: true });
+  line.up = true;
+  line.wait();
+
+  assert.equal(await publisher.flush(5), 0);
+  assert.deepEqual(log.lines.map(([name]) => name), ["audit_spool_damaged"]);
+  assert.ok(line.records.length >= 5);
+});
+
 test("trouble is said once, and again when it is another one", async (context) => {
   const { publisher, line, log } = world(context);
   send(publisher, BEST_EFFORT, 1);

@@ -37,7 +37,8 @@ function world(plan = [], ids = { ask: async () => 7 }) {
   };
   const onTrouble = (why) => seen.troubles.push(why);
   const sleep = async () => (seen.slept += 1);
-  return { sender: new Sender({ makeProducer, ids, onTrouble, sleep }), seen };
+  const now = () => 1_000 * seen.slept;
+  return { sender: new Sender({ makeProducer, ids, onTrouble, sleep, now }), seen };
 }
 
 const records = (bodies, family = "data-access") => bodies.map((body) => ({ family, key: KEY, body: Buffer.from(body) }));
@@ -96,6 +97,19 @@ test("one record that is too large is refused alone", async () => {
   const refused = await sender.send(records(["a", "large", "c"]));
 
   assert.deepEqual([...refused], [[1, "broker: MESSAGE_TOO_LARGE"]]);
+});
+
+test("a topic that is unknown is waited for, for a time and once", async () => {
+  const unknown = () => new Refused("UNKNOWN_TOPIC_OR_PARTITION");
+  const known = world([unknown, unknown]);
+  assert.equal((await known.sender.send(records(["a"]))).size, 0);
+  assert.equal(known.seen.slept, 2);
+
+  const { sender, seen } = world(Array(99).fill(unknown));
+  assert.equal((await sender.send(records(["a"]))).size, 1);
+  assert.equal(seen.slept, 30);
+  assert.equal((await sender.send(records(["b"]))).size, 1);
+  assert.equal(seen.slept, 30);
 });
 
 test("an outage amid a refusal sends only what is left", async () => {

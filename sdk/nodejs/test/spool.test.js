@@ -153,6 +153,17 @@ for (const at of [0, 3, 5, 9, 40, 100]) {
   });
 }
 
+test("what cannot be read holds nothing else up", async (context) => {
+  const parent = folderFor(context);
+  left(parent, "1", 3);
+  mkdirSync(join(parent, "2", "00000001.seg"), { recursive: true });
+  const spool = new Spool(parent, "3", MAX);
+  const { segments, skipped } = await recover(spool.folder);
+
+  assert.deepEqual(await bodiesIn(segments), expected(3));
+  assert.deepEqual(skipped, ["2-00000001-recovered.seg: EISDIR"]);
+});
+
 test("segments are cut and removed one by one", (context) => {
   const parent = folderFor(context);
   const { spool, records } = filled(parent, "1", 50, { ...MAX, segmentBytes: 1_000 });
