@@ -14,28 +14,25 @@ const BEING_MADE_MS = 60_000;
  * Move segments of processes that are gone into `folder`, this process's own, so that they are its to
  * send: `{segments, damaged, skipped}`, oldest first. `segments` holds `{path, bytes, records, remove()}`. One
  * that is damaged is kept beside the folders as well: a person may look at it; its records up to there
- * are sent. What cannot be read is skipped: `skipped` says what and why.
+ * are sent. What cannot be read is skipped: `skipped` says what and why. `look` says a folder's state.
  */
-export async function recover(folder) {
+export async function recover(folder, look = stateOf) {
   const parent = join(folder, "..");
   const found = { segments: [], damaged: [], skipped: [] };
   const paths = await segmentsOf(folder, RECOVERED); // of a sending thread that ended before
   for (const entry of await readdir(parent, { withFileTypes: true })) {
     const other = join(parent, entry.name);
     if (!entry.isDirectory() || other === folder) continue;
-    await unlessSkipped(found, entry.name, async () => {
-      const state = await stateOf(other);
-      if (state !== "alive") paths.push(...(await takeOver(other, folder, state)));
-    });
+    await unlessSkipped(found, entry.name, async () => paths.push(...(await takeOver(other, folder, look))));
   }
   for (const path of paths.sort()) {
-    await unlessSkipped(found, basename(path), () => look(path, parent, found));
+    await unlessSkipped(found, basename(path), () => read(path, parent, found));
   }
   return found;
 }
 
 /** What is in a segment of this process. */
-async function look(path, parent, found) {
+async function read(path, parent, found) {
   const bytes = await readFile(path);
   const { records, end } = parseRecords(bytes);
   if (end < bytes.length && !isCut(bytes, end)) {
@@ -62,8 +59,10 @@ export async function recordsOf(segment) {
   return parseRecords(await readFile(segment.path)).records;
 }
 
-async function takeOver(other, folder, state) {
-  const found = await segmentsOf(other, SEGMENT);
+async function takeOver(other, folder, look) {
+  const found = await segmentsOf(other, SEGMENT); // before its state: who has a segment has a lock
+  const state = await look(other);
+  if (state === "alive") return [];
   const taken = [];
   for (const path of found) {
     const name = basename(path);

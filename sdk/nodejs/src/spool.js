@@ -5,11 +5,9 @@
 // read. What a process leaves, the next one sends (recovery.js).
 import {
   closeSync,
-  existsSync,
   ftruncateSync,
   mkdirSync,
   openSync,
-  readdirSync,
   rmdirSync,
   rmSync,
   writeSync,
@@ -99,7 +97,11 @@ export class Spool {
     closeSync(this.#file);
     this.#lock.release();
     if (this.#segment.size === 0) rmSync(this.#segment.path, { force: true });
-    if (existsSync(this.folder) && readdirSync(this.folder).length === 0) rmdirSync(this.folder);
+    try {
+      rmdirSync(this.folder);
+    } catch (error) {
+      if (!["ENOTEMPTY", "EEXIST", "ENOENT"].includes(error.code)) throw error; // or another was first
+    }
   }
 
   /** The segment that a record was added to. */

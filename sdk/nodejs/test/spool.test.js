@@ -119,6 +119,22 @@ test("a folder that is just being made is left alone", async (context) => {
   assert.deepEqual(readdirSync(parent).sort(), ["1", "2"]);
 });
 
+test("a process that starts while another one looks keeps what it writes", async (context) => {
+  const parent = folderFor(context);
+  const looking = new Spool(parent, "0", MAX);
+  mkdirSync(join(parent, "1"));
+  let started;
+  const { segments } = await recover(looking.folder, async (other) => {
+    const state = await stateOf(other);
+    rmSync(other, { recursive: true });
+    started = filled(parent, "1", 1); // from nothing to a segment, right after the look
+    return state;
+  });
+
+  assert.deepEqual(segments, []);
+  assert.ok(statSync(started.records[0].segment.path).size > 0);
+});
+
 test("a record that a crash cut is not read", async (context) => {
   const parent = folderFor(context);
   const segment = left(parent, "1", 10);
