@@ -2,12 +2,13 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 
 const scopes = new AsyncLocalStorage();
+const NOTHING = Object.freeze({});
 const HEX = /^[0-9a-f]+$/;
 const ZERO = /^0+$/;
 
 /** Fields that events get unless the call says otherwise. */
 export function current() {
-  return scopes.getStore()?.fields ?? {};
+  return scopes.getStore()?.fields ?? NOTHING;
 }
 
 /**

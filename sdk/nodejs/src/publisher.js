@@ -38,6 +38,7 @@ export class Publisher {
   #refusals = new Set(); // said before; by family and reason, so they are few
   #tallies = new Map();
   #linger;
+  #lingers = false;
   #flushes = new Waiters();
   #scope = new AsyncResource("audit-sdk"); // reports come in it, not in the first event's request
 
@@ -56,9 +57,7 @@ export class Publisher {
     return this.#tallies;
   }
 
-  /** Events that were accepted and that the broker has not confirmed; those that stand in the spool
-   * alone count as one a segment.
-   */
+  /** Events that the broker has not confirmed; those in the spool alone count as one a segment. */
   get pending() {
     const { held, backlog } = this.#outbox;
     return held + backlog + this.#again.length + this.#recovered.events;
@@ -196,14 +195,18 @@ export class Publisher {
     }, RETRY_MS).unref();
   }
 
+  /** One timer for all batches: to set one off again is cheaper than to make one. */
   #schedule() {
-    if (this.#linger !== undefined || this.#inFlight.size >= WINDOW) return;
-    this.#linger = setTimeout(() => {
-      this.#linger = undefined;
-      this.#handOver(true);
-    }, LINGER_MS);
-    this.#linger.unref();
+    if (this.#lingers || this.#inFlight.size >= WINDOW) return;
+    this.#lingers = true;
+    this.#linger ??= setTimeout(this.#lingered, LINGER_MS).unref();
+    this.#linger.refresh();
   }
+
+  #lingered = () => {
+    this.#lingers = false;
+    this.#handOver(true);
+  };
 
   #handOver(now) {
     while (this.#hasLine && this.#inFlight.size < WINDOW) {
