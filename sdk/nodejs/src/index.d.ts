@@ -70,7 +70,7 @@ export interface AuditOptions {
   bufferBytes?: number;
   /** How long a fail_closed call waits for the broker (5). */
   failClosedTimeoutS?: number;
-  /** How long the end of the process waits for the broker (5). */
+  /** How long the end of the process waits for the broker, the start of the sending thread included (10). */
   closeTimeoutS?: number;
   /** How long one request to broker or registry takes at most (5). */
   requestTimeoutS?: number;

@@ -29,7 +29,7 @@ const DEFAULTS = {
   spoolMaxBytes: 256 * 1024 * 1024,
   bufferBytes: 32 * 1024 * 1024,
   failClosedTimeoutS: 5,
-  closeTimeoutS: 5,
+  closeTimeoutS: 10, // the sending thread needs a second of processor time to start
   requestTimeoutS: 5,
   heartbeatS: 60,
   heartbeatTenant: undefined,
