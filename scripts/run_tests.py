@@ -36,7 +36,7 @@ AWAY = (
 ALONE = ("tests/acceptance", "tests/chaos")  # they end servers, or watch all that a worker does
 # tool → (how it says its version, oldest that will do, how it tests, where)
 SDKS = {
-    "node": (["node", "--version"], (20, 0), ["node", "--test"], "nodejs"),
+    "node": (["node", "--version"], (20, 19), ["node", "--test"], "nodejs"),
     "go": (["go", "version"], (1, 24), ["go", "test", "./..."], "go"),
 }
 
@@ -84,10 +84,25 @@ def other_sdks() -> int:
             wanted = ".".join(map(str, oldest))
             print(f"sdk/{folder}: not tested: it needs {tool} {wanted} or newer", file=sys.stderr)
             continue
+        if tool == "node" and not node_modules(ROOT / "sdk" / folder):
+            print(f"sdk/{folder}: not tested: it needs npm", file=sys.stderr)
+            continue
         print(f"sdk/{folder}: {' '.join(command)}", file=sys.stderr)
         done = subprocess.run(command, cwd=ROOT / "sdk" / folder, check=False)
         status = status or done.returncode
     return status
+
+
+def node_modules(at: Path) -> bool:
+    """The packages that the lock file names are there, installed if they are missing or older."""
+    installed = at / "node_modules" / ".package-lock.json"
+    locked_at = (at / "package-lock.json").stat().st_mtime
+    if installed.is_file() and installed.stat().st_mtime >= locked_at:
+        return True
+    if shutil.which("npm") is None:
+        return False
+    subprocess.run(["npm", "ci", "--ignore-scripts", "--loglevel=error"], cwd=at, check=True)
+    return True
 
 
 def vet() -> int:

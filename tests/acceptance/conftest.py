@@ -16,6 +16,7 @@ import avro_schemas
 from pipeline.settings import Settings, load_settings
 from tests.acceptance.records import ROOT, cli, start_worker
 from tests.acceptance.relay_process import RawTopics
+from tests.acceptance.sdk_support import Topic
 from tests.proxy import FaultProxy
 
 
@@ -52,6 +53,13 @@ def worker(settings: Settings, registered: dict[str, int]) -> Iterator[subproces
 @pytest.fixture
 def raw(settings: Settings, registered: dict[str, int]) -> Iterator[RawTopics]:
     made = RawTopics(settings)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def topic(settings: Settings, registered: dict[str, int]) -> Iterator[Topic]:
+    made = Topic(settings)
     yield made
     made.close()
 

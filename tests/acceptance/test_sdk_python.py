@@ -2,85 +2,30 @@
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fastavro
 import pytest
 from audit_sdk import Audit, DeliveryClass, InvalidEvent, NotDelivered, murmur2
-from confluent_kafka import Consumer, TopicPartition
 
-import avro_schemas
 from pipeline.settings import Settings
-from tests.acceptance.records import ROOT, an_acme_event, wait_until
+from tests.acceptance.records import ROOT, an_acme_event
+from tests.acceptance.sdk_support import PARTITIONS, Topic, here, wait_until_indexed
 from tests.proxy import Fault, FaultProxy
 from tests.sizes import FULL
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 PROGRAM = ROOT / "tests" / "acceptance" / "sdk_program.py"
-TOPIC = "audit.raw.authentication"
-PARTITIONS = 4
 AWAY_CALLS = 30_000 if FULL else 2_000  # two milliseconds apart
 ACTOR = {"type": "user", "tenant": "acme", "id_type": "user_id", "id": "sdk-1"}
-
-
-class Topic:
-    """What comes to a topic from now on."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._consumer = Consumer(
-            {"bootstrap.servers": settings.kafka_bootstrap, "group.id": "sdk-test"}
-        )
-        self._from = [self._end(partition) for partition in range(PARTITIONS)]
-        self._schema = fastavro.parse_schema(avro_schemas.load("authentication"))
-
-    def _end(self, partition: int) -> TopicPartition:
-        _first, end = self._consumer.get_watermark_offsets(TopicPartition(TOPIC, partition))
-        return TopicPartition(TOPIC, partition, end)
-
-    def events(self) -> list[tuple[int, bytes, dict[str, Any]]]:
-        """(partition, key, event) of every record up to the end as it is now, by partition and offset."""
-        ends = [self._end(partition) for partition in range(PARTITIONS)]
-        found = []
-        for begin, end in zip(self._from, ends, strict=True):
-            self._consumer.assign([begin])
-            at = begin.offset
-            while at < end.offset:
-                message = self._consumer.poll(10.0)
-                assert message is not None
-                assert message.error() is None
-                at = message.offset() + 1
-                body = io.BytesIO(message.value()[5:])
-                event = fastavro.schemaless_reader(body, self._schema, None)
-                found.append((begin.partition, message.key(), event))
-        return found
-
-    def ids(self) -> Counter[str]:
-        return Counter(str(event["event_id"]) for _partition, _key, event in self.events())
-
-    def close(self) -> None:
-        self._consumer.close()
-
-
-@pytest.fixture
-def topic(settings: Settings, registered: dict[str, int]) -> Iterator[Topic]:
-    made = Topic(settings)
-    yield made
-    made.close()
 
 
 def start(what: str, count: int, **env: str) -> subprocess.Popen[str]:
@@ -246,33 +191,15 @@ def test_the_quick_start_is_in_every_store(
     readme = (ROOT / "sdk/python/README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
     quick_start = next(block for block in blocks if "with Audit(" in block)
-    here = quick_start.replace("127.0.0.1:19092", settings.kafka_bootstrap).replace(
-        "http://127.0.0.1:18080/apis/ccompat/v7", settings.registry_url
-    )
 
     done = subprocess.run(
-        [sys.executable, "-c", here], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", here(quick_start, settings)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
 
     assert done.returncode == 0, done.stderr
-    event_id = done.stdout.strip()
-
-    def found(query: str) -> list[dict[str, Any]]:
-        words = urllib.parse.quote(query)
-        url = f"{settings.elasticsearch_url}/{settings.index_prefix}-*/_search?q={words}"
-        try:
-            with urllib.request.urlopen(url) as answer:
-                return [hit["_source"] for hit in json.load(answer)["hits"]["hits"]]
-        except urllib.error.HTTPError:  # the month's index is being made
-            return []
-
-    (event,) = wait_until(lambda: found(f"event.id:{event_id}"))
-    assert event["event.action"] == "invoice.read"
-    told = (
-        f"audit.producer.epoch:{event['audit.producer.epoch']} AND event.action:producer.heartbeat"
-    )
-    beats = wait_until(lambda: [one for one in found(told) if one["audit.heartbeat.final"]])
-    (progress,) = beats[0]["audit.progress"]
-    assert progress["topic"] == "audit.raw.data-access"
-    assert (progress["accepted"], progress["delivered"]) == (1, 1)
+    wait_until_indexed(settings, done.stdout.strip())
     assert worker.poll() is None

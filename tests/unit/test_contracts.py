@@ -158,8 +158,9 @@ def test_the_sample_of_a_family_shows_every_field(family: str) -> None:
 
 
 def test_the_page_of_events_and_the_copies_of_the_sdks_are_current() -> None:
-    for name in ("event_page.py", "bundle_contracts.py", "make_vectors.py", "python_types.py"):
-        checked = script(name, "--check")
+    scripts = ("event_page", "bundle_contracts", "make_vectors", "python_types", "node_types")
+    for name in scripts:
+        checked = script(f"{name}.py", "--check")
         assert checked.returncode == 0, checked.stdout + checked.stderr
 
 

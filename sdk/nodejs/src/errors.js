@@ -20,3 +20,20 @@ export class InvalidEvent extends AuditError {
     this.problems = problems;
   }
 }
+
+/** A setting that a person must mend; the message names it. */
+export class AuditConfigurationError extends AuditError {}
+
+/** The event was not taken, and will not arrive: the spool is full, or the client is closed. */
+export class NotAccepted extends AuditError {}
+
+/**
+ * The broker did not confirm the event in time. It may still arrive: sending the same event again (with
+ * its `event_id`) doubles nothing.
+ */
+export class NotDelivered extends AuditError {
+  constructor(eventId, why) {
+    super(`event ${eventId}: ${why}`);
+    this.eventId = eventId;
+  }
+}

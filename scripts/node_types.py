@@ -1,0 +1,134 @@
+"""Write the TypeScript types of every event: `sdk/nodejs/src/events.d.ts`, from `avro_schemas`.
+
+Run it after a change there; a test keeps the file current. `--check` writes nothing and exits 1 if it
+is stale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from avro_schemas import contract
+
+ROOT = Path(__file__).resolve().parents[1]
+TARGET = ROOT / "sdk" / "nodejs" / "src" / "events.d.ts"
+# What the SDK adds, or the request's context has.
+GIVEN = frozenset({"event_id", "occurred_at", "tenant", "outcome", "actor"})
+PLAIN = {"string": "string", "boolean": "boolean", "int": "number", "long": "number | bigint"}
+HEAD = """\
+// Written by scripts/node_types.py from avro_schemas; never edited by hand.
+//
+// Fields of the events. What an event gets by itself, or from the request's context, may be left out.
+"""
+
+
+def main() -> int:
+    """The exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--check", action="store_true", help="Only say whether the file is current."
+    )
+    check = parser.parse_args().check
+    text = "\n".join(declarations())
+    if TARGET.is_file() and TARGET.read_text(encoding="utf-8") == text:
+        return 0
+    if not check:
+        TARGET.write_text(text, encoding="utf-8")
+    print(f"{'stale' if check else 'written'}: {TARGET.relative_to(ROOT)}")
+    return 1 if check else 0
+
+
+def declarations() -> Iterator[str]:
+    """Each named type once, the families' records last."""
+    families = contract.bundle()["families"]
+    named: dict[str, Mapping[str, Any]] = {}
+    for one in families.values():
+        for field in one["schema"]["fields"]:
+            collect(field["type"], named)
+    yield HEAD
+    for name in sorted(named):
+        yield from declared(name, named[name])
+    for family, one in families.items():
+        yield from family_record(family, one["schema"])
+    yield "/** The fields of an event, by family. */"
+    yield "export interface FieldsByFamily {"
+    for family, one in families.items():
+        yield f'  "{family}": {one["schema"]["name"]}Fields;'
+    yield "}\n"
+
+
+def collect(schema: Any, named: dict[str, Mapping[str, Any]]) -> None:
+    """Records and enumerations that a schema defines, by name."""
+    if isinstance(schema, list):
+        for branch in schema:
+            collect(branch, named)
+    elif isinstance(schema, dict):
+        if schema["type"] in ("record", "enum"):
+            named[schema["name"]] = schema
+        for field in schema.get("fields", ()):
+            collect(field["type"], named)
+        collect(schema.get("items"), named)
+
+
+def declared(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
+    """One named type."""
+    yield f"/** {schema['doc']} */"
+    if schema["type"] == "enum":
+        symbols = [f'  | "{symbol}"' for symbol in schema["symbols"]]
+        yield "\n".join([f"export type {name} =", *symbols]) + ";\n"
+        return
+    yield f"export interface {name} {{"
+    for field in schema["fields"]:
+        yield from declared_field(field, optional="default" in field)
+    yield "}\n"
+
+
+def family_record(family: str, schema: Mapping[str, Any]) -> Iterator[str]:
+    """What a call of the family takes; `producer` is the SDK's."""
+    yield f"/** {family}: {schema['doc']} */"
+    yield f"export interface {schema['name']}Fields {{"
+    for field in schema["fields"]:
+        if field["name"] != "producer":
+            optional = "default" in field or field["name"] in GIVEN
+            yield from declared_field(field, optional=optional)
+    yield "}\n"
+
+
+def declared_field(field: Mapping[str, Any], *, optional: bool) -> Iterator[str]:
+    """One property with its description."""
+    if "doc" in field:
+        yield f"  /** {field['doc']} */"
+    kind = typed(field["type"])
+    if field["name"] == "occurred_at":
+        kind += " | Date"
+    yield f"  readonly {field['name']}{'?' if optional else ''}: {kind};"
+
+
+def typed(schema: Any) -> str:
+    """The TypeScript type of an Avro type."""
+    if isinstance(schema, list):
+        inner = next(branch for branch in schema if branch != "null")
+        return f"{typed(inner)} | null"
+    if isinstance(schema, str):
+        return PLAIN.get(schema) or ("null" if schema == "null" else schema.rpartition(".")[2])
+    if schema["type"] in ("record", "enum"):
+        return str(schema["name"])
+    if schema["type"] == "array":
+        return f"readonly {element(schema['items'])}[]"
+    if schema["type"] == "map":
+        return "Readonly<Record<string, string>>"
+    return typed(schema["type"])
+
+
+def element(schema: Any) -> str:
+    """The type of an array's elements."""
+    kind = typed(schema)
+    return f"({kind})" if "|" in kind else kind
+
+
+if __name__ == "__main__":
+    sys.exit(main())
