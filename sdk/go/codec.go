@@ -4,10 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"regexp"
 	"sort"
 	"strings"
-	"unicode/utf8"
 )
 
 // Event is an event as its family's schema names the fields: strings, bools, whole numbers of any
@@ -21,14 +19,24 @@ const (
 )
 
 var (
-	uuidForm = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
-	encoders map[string]writeEvent
+	encoders  map[string]writeEvent
+	producers map[string]write // by family, of the record producer
 )
 
 // state is what one event's writers share.
 type state struct {
 	out      []byte
 	problems []Problem
+	gap      int // where in out a number that is not known yet belongs
+}
+
+// laterNumber stands for a whole number that is put in at the state's gap afterwards.
+type laterNumber struct{}
+
+// written is a record whose Avro is known already, but for a number that belongs at its gap.
+type written struct {
+	avro []byte
+	gap  int
 }
 
 type (
@@ -76,34 +84,24 @@ func unknownFamily(name string) error {
 	return fmt.Errorf("no event family is named %q; there are %s", name, strings.Join(names, ", "))
 }
 
-// schema is an Avro type: a name, a union (of), or an object.
-type schema struct {
-	Type    any
-	Name    string
-	Logical string
-	Fields  []field
-	Symbols []string
-	Items   *schema
-	of      []*schema
-}
-
-type field struct {
-	Name       string
-	Type       *schema
-	Default    any
-	hasDefault bool
-}
-
 type compiler struct{ named map[string]*schema }
 
-func compileEvent(family Family) writeEvent {
+// compileEvent is the writer of a family, and that of its record producer.
+func compileEvent(family Family) (writeEvent, write) {
 	decoder := json.NewDecoder(strings.NewReader(string(family.Schema)))
 	decoder.UseNumber()
 	var root any
 	if err := decoder.Decode(&root); err != nil {
 		panic("auditsdk: bundle.json: " + err.Error())
 	}
-	record := (&compiler{map[string]*schema{}}).record(parse(root), "")
+	parsed, c := parse(root), &compiler{map[string]*schema{}}
+	record := c.record(parsed, "")
+	var producer write
+	for _, one := range parsed.Fields {
+		if one.Name == "producer" {
+			producer = c.compile(one.Type, one.Name)
+		}
+	}
 	return func(event Event, s *state) {
 		start := len(s.out)
 		if event == nil {
@@ -115,45 +113,13 @@ func compileEvent(family Family) writeEvent {
 			rule.judge(event, s)
 		}
 		if len(s.out)-start > limits.EventBytes {
-			s.note("", "event_bytes", fmt.Sprintf("more than %d bytes as Avro", limits.EventBytes))
+			s.problems = append(s.problems, tooManyBytes())
 		}
-	}
+	}, producer
 }
 
-func parse(found any) *schema {
-	switch found := found.(type) {
-	case string:
-		return &schema{Type: found}
-	case []any:
-		union := &schema{}
-		for _, branch := range found {
-			union.of = append(union.of, parse(branch))
-		}
-		return union
-	}
-	object := found.(map[string]any)
-	parsed := &schema{Type: object["type"]}
-	parsed.Name, _ = object["name"].(string)
-	parsed.Logical, _ = object["logicalType"].(string)
-	for _, symbol := range list(object["symbols"]) {
-		parsed.Symbols = append(parsed.Symbols, symbol.(string))
-	}
-	if items, has := object["items"]; has {
-		parsed.Items = parse(items)
-	}
-	for _, one := range list(object["fields"]) {
-		content := one.(map[string]any)
-		value, has := content["default"]
-		parsed.Fields = append(parsed.Fields, field{
-			Name: content["name"].(string), Type: parse(content["type"]), Default: value, hasDefault: has,
-		})
-	}
-	return parsed
-}
-
-func list(value any) []any {
-	found, _ := value.([]any)
-	return found
+func tooManyBytes() Problem {
+	return Problem{"", "event_bytes", fmt.Sprintf("more than %d bytes as Avro", limits.EventBytes)}
 }
 
 func (c *compiler) compile(s *schema, path string) write {
@@ -253,68 +219,6 @@ func elements(value any) (int, func(int) any, bool) {
 	return 0, nil, false
 }
 
-func textMap(path string) write {
-	tooMany := fmt.Sprintf("more than %d elements", limits.Items)
-	longKey := fmt.Sprintf("a key is longer than %d bytes", limits.LabelKeyBytes)
-	longValue := fmt.Sprintf("a value is longer than %d bytes", limits.LabelValueBytes)
-	return func(value any, s *state) {
-		texts, ok := textsOf(value)
-		if !ok {
-			s.note(path, "type", "must be a map of texts")
-			return
-		}
-		if len(texts) > limits.Items {
-			s.note(path, "items", tooMany)
-			return
-		}
-		if len(texts) > 0 {
-			s.out = appendLong(s.out, int64(len(texts)))
-			for _, name := range sortedKeys(texts) {
-				if name == "" {
-					s.note(path, "empty", "a key is empty")
-				}
-				if len(name) > limits.LabelKeyBytes {
-					s.note(path, "label_key_bytes", longKey)
-				}
-				if len(texts[name]) > limits.LabelValueBytes {
-					s.note(path, "label_value_bytes", longValue)
-				}
-				s.text(name, path)
-				s.text(texts[name], path)
-			}
-		}
-		s.out = append(s.out, 0)
-	}
-}
-
-func textsOf(value any) (map[string]string, bool) {
-	switch found := value.(type) {
-	case map[string]string:
-		return found, true
-	case map[string]any:
-		texts := make(map[string]string, len(found))
-		for name, part := range found {
-			text, ok := part.(string)
-			if !ok {
-				return nil, false
-			}
-			texts[name] = text
-		}
-		return texts, true
-	}
-	return nil, false
-}
-
-// sortedKeys are the keys in the order of their UTF-8 bytes.
-func sortedKeys[V any](entries map[string]V) []string {
-	names := make([]string, 0, len(entries))
-	for name := range entries {
-		names = append(names, name)
-	}
-	sort.Strings(names)
-	return names
-}
-
 type recordField struct {
 	name, where string
 	write       write
@@ -340,6 +244,11 @@ func (c *compiler) record(sch *schema, path string) write {
 	}
 	return func(value any, s *state) {
 		content, ok := value.(map[string]any)
+		if done, isWritten := value.(*written); isWritten {
+			s.gap = len(s.out) + done.gap
+			s.out = append(s.out, done.avro...)
+			return
+		}
 		if !ok || content == nil {
 			s.note(path, "type", "must be a record")
 			return
@@ -371,85 +280,6 @@ func (c *compiler) record(sch *schema, path string) write {
 				}
 				s.note(where, "unknown_field", "is no field of this family")
 			}
-		}
-	}
-}
-
-func enum(symbols []string, path string) write {
-	codes := make(map[string]int64, len(symbols))
-	for number, symbol := range symbols {
-		codes[symbol] = int64(number)
-	}
-	known := "must be one of " + strings.Join(symbols, ", ")
-	return func(value any, s *state) {
-		symbol, _ := value.(string)
-		code, found := codes[symbol]
-		if !found {
-			s.note(path, "symbol", known)
-			return
-		}
-		s.out = appendLong(s.out, code)
-	}
-}
-
-func boolean(path string) write {
-	return func(value any, s *state) {
-		switch value {
-		case true:
-			s.out = append(s.out, 1)
-		case false:
-			s.out = append(s.out, 0)
-		default:
-			s.note(path, "type", "must be true or false")
-		}
-	}
-}
-
-func whole(path string, least, most int64, wanted string) write {
-	return func(value any, s *state) {
-		number, found := wholeNumber(value)
-		switch {
-		case found == notWhole:
-			s.note(path, "type", "must be a whole number")
-		case found == tooLarge || number < least || number > most:
-			s.note(path, "range", wanted)
-		default:
-			s.out = appendLong(s.out, number)
-		}
-	}
-}
-
-func text(path string) write {
-	tooLong := fmt.Sprintf("longer than %d characters", limits.TextChars)
-	form, hasForm := patterns[path]
-	return func(value any, s *state) {
-		found, ok := value.(string)
-		if !ok {
-			s.note(path, "type", "must be text")
-			return
-		}
-		switch {
-		case found == "":
-			s.note(path, "empty", "is empty; leave it out instead")
-		case len(found) > limits.TextChars && utf8.RuneCountInString(found) > limits.TextChars:
-			s.note(path, "text_chars", tooLong)
-		case hasForm && !form.match.MatchString(found):
-			s.note(path, "pattern", "must be "+form.doc)
-		}
-		s.text(found, path)
-	}
-}
-
-func uuid(path string) write {
-	return func(value any, s *state) {
-		found, ok := value.(string)
-		switch {
-		case !ok:
-			s.note(path, "type", "must be text")
-		case !uuidForm.MatchString(found) || found == nilUUID:
-			s.note(path, "uuid", "must be a UUID, and not the nil one")
-		default:
-			s.out = append(append(s.out, 72), found...)
 		}
 	}
 }
