@@ -32,3 +32,31 @@ func (e *InvalidEvent) Error() string {
 	}
 	return e.Family + ": " + strings.Join(said, "; ")
 }
+
+// ConfigurationError is a setting that a person must mend; the message names it.
+type ConfigurationError struct{ Message string }
+
+// Error is the message.
+func (e *ConfigurationError) Error() string { return e.Message }
+
+// NotAccepted says that the event was not taken and will not arrive: the spool or the memory is full, or
+// the client is closed.
+type NotAccepted struct{ Why string }
+
+// Error is why.
+func (e *NotAccepted) Error() string { return e.Why }
+
+// NotDelivered says that the broker did not confirm the event in time, or refused it. It may still arrive:
+// sending the same event again, with its EventID, doubles nothing.
+type NotDelivered struct {
+	EventID string
+	// Err is what the broker or the context said; nil if nothing was heard.
+	Err error
+	why string
+}
+
+// Error names the event's id and why.
+func (e *NotDelivered) Error() string { return "event " + e.EventID + ": " + e.why }
+
+// Unwrap is Err.
+func (e *NotDelivered) Unwrap() error { return e.Err }

@@ -10,13 +10,17 @@ func Frame(out []byte, schemaID uint32, body []byte) []byte {
 // RawKey is the Kafka key of an event: "tenant/actor id" of the actor's home tenant; "-" for an
 // anonymous one.
 func RawKey(event Event) []byte {
+	return appendRawKey(nil, event)
+}
+
+func appendRawKey(out []byte, event Event) []byte {
 	actor, _ := event["actor"].(map[string]any)
 	tenant, _ := actor["tenant"].(string)
 	id, known := actor["id"].(string)
 	if !known {
-		return []byte("-")
+		return append(out, '-')
 	}
-	return []byte(tenant + "/" + id)
+	return append(append(append(out, tenant...), '/'), id...)
 }
 
 // Murmur2 is Kafka's default partitioner's hash of a key, made positive. Source: Apache Kafka,
