@@ -76,42 +76,46 @@ func (a *Audit) assemble(made parts) error {
 // Login is an authentication: Action is session.start unless given, Operation is logon.
 func (a *Audit) Login(ctx context.Context, event Login) (string, error) {
 	event.Action = firstOf(event.Action, "session.start")
-	return a.publish(ctx, "authentication", event.Fields())
+	return a.typed(ctx, "authentication", &event)
 }
 
 // DataAccess is data that was read, searched, exported or shared.
 func (a *Audit) DataAccess(ctx context.Context, event DataAccess) (string, error) {
-	return a.publish(ctx, "data-access", event.Fields())
+	return a.typed(ctx, "data-access", &event)
 }
 
 // ProfileUpdate is a change of what a service holds about a person: Changes, and whose it is: Targets.
 // Action is profile.update unless given.
 func (a *Audit) ProfileUpdate(ctx context.Context, event ProfileUpdate) (string, error) {
 	event.Action = firstOf(event.Action, "profile.update")
-	return a.publish(ctx, "profile-update", event.Fields())
+	return a.typed(ctx, "profile-update", &event)
 }
 
 // AdminAction is something that takes administrative rights.
 func (a *Audit) AdminAction(ctx context.Context, event AdminAction) (string, error) {
-	return a.publish(ctx, "admin-action", event.Fields())
+	return a.typed(ctx, "admin-action", &event)
 }
 
 // SecurityChange is a change of a control: a role, a credential, a factor, a policy, a key.
 func (a *Audit) SecurityChange(ctx context.Context, event SecurityChange) (string, error) {
-	return a.publish(ctx, "security-change", event.Fields())
+	return a.typed(ctx, "security-change", &event)
 }
 
 // Emit publishes an event of any family. Fields are the event's own (docs/events.md); what they leave out,
 // or is nil, comes from the context, then from here: event_id, occurred_at (also a time.Time), tenant,
 // outcome (success) and producer.
 func (a *Audit) Emit(ctx context.Context, family string, fields Event) (string, error) {
-	event := make(Event, len(fields)+6)
-	for name, value := range fields {
-		if value != nil {
-			event[name] = value
-		}
+	to, known := a.publisher.streams[family]
+	if !known {
+		return "", unknownFamily(family)
 	}
-	return a.publish(ctx, family, event)
+	event := merged(contextFields(ctx), fields)
+	a.complete(event)
+	event["producer"] = a.stamps[family]
+	id, _ := event["event_id"].(string)
+	one := drafts.Get().(*draft)
+	defer drafts.Put(one)
+	return a.publish(ctx, to, one, event, id)
 }
 
 // Flush waits until the broker has what was accepted; how many events it has not when time is up.
@@ -142,19 +146,38 @@ func (a *Audit) Pending() int {
 	return a.publisher.pending()
 }
 
-// publish takes an event whose map is its own.
-func (a *Audit) publish(ctx context.Context, family string, event Event) (string, error) {
-	to, known := a.publisher.streams[family]
-	if !known {
-		return "", unknownFamily(family)
+// typed publishes the event of a call; it fills it in.
+func (a *Audit) typed(ctx context.Context, family string, event typedFamily) (string, error) {
+	to := a.publisher.streams[family]
+	outer := contextFields(ctx)
+	given := event.common()
+	now := time.Now()
+	if given.at.IsZero() && outer["occurred_at"] == nil {
+		*given.at = now
 	}
-	fill(event, contextFields(ctx))
-	a.complete(event)
-	event["producer"] = a.stamps[family]
-	id, _ := event["event_id"].(string)
+	id, ofContext := outer["event_id"].(string)
+	if *given.id == "" && !ofContext {
+		*given.id = newID(max(firstOf(*given.at, now).UnixMicro(), 0))
+	}
+	id = firstOf(*given.id, id)
+	if *given.outcome == "" && outer["outcome"] == nil {
+		*given.outcome = OutcomeSuccess
+	}
+	if *given.tenant == "" && outer["tenant"] == nil {
+		*given.tenant = a.settings.Tenant
+	}
 	one := drafts.Get().(*draft)
-	defer drafts.Put(one)
-	if err := one.encode(family, event); err != nil {
+	one.event = typedEvent{event, outer, a.stamps[family]}
+	defer func() {
+		one.event = typedEvent{}
+		drafts.Put(one)
+	}()
+	return a.publish(ctx, to, one, &one.event, id)
+}
+
+// publish judges an event and gives it to the publisher.
+func (a *Audit) publish(ctx context.Context, to *stream, one *draft, event any, id string) (string, error) {
+	if err := one.encode(to.family, event); err != nil {
 		return "", err
 	}
 	taken, err := a.publisher.accept(to, one)
@@ -169,8 +192,7 @@ func (a *Audit) publish(ctx context.Context, family string, event Event) (string
 
 // complete adds what an event gets by itself.
 func (a *Audit) complete(event Event) {
-	now := time.Now()
-	at := now.UnixMicro()
+	at := time.Now().UnixMicro()
 	switch given := event["occurred_at"].(type) {
 	case nil:
 		event["occurred_at"] = at
@@ -187,15 +209,4 @@ func (a *Audit) complete(event Event) {
 	if event["tenant"] == nil && a.settings.Tenant != "" {
 		event["tenant"] = a.settings.Tenant
 	}
-}
-
-type fielder interface{ Fields() Event }
-
-// listOf is records as Emit takes them.
-func listOf[T fielder](records []T) []Event {
-	list := make([]Event, len(records))
-	for i, one := range records {
-		list[i] = one.Fields()
-	}
-	return list
 }

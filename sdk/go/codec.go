@@ -41,7 +41,7 @@ type written struct {
 
 type (
 	write      func(value any, s *state)
-	writeEvent func(event Event, s *state)
+	writeEvent func(event any, s *state) // an Event or a *typedEvent
 )
 
 func (s *state) note(path, rule, detail string) {
@@ -102,13 +102,12 @@ func compileEvent(family Family) (writeEvent, write) {
 			producer = c.compile(one.Type, one.Name)
 		}
 	}
-	return func(event Event, s *state) {
+	return func(event any, s *state) {
 		start := len(s.out)
-		if event == nil {
-			s.note("", "type", "must be a record")
+		record(event, s)
+		if fields, isMap := event.(map[string]any); isMap && fields == nil {
 			return
 		}
-		record(event, s)
 		for _, rule := range family.Rules {
 			rule.judge(event, s)
 		}
@@ -188,7 +187,7 @@ func (c *compiler) array(sch *schema, path string) write {
 	}
 	tooMany := fmt.Sprintf("more than %d elements", limit)
 	return func(value any, s *state) {
-		size, at, ok := elements(value)
+		size, ok := sizeOf(value)
 		switch {
 		case !ok:
 			s.note(path, "type", "must be a list")
@@ -199,24 +198,11 @@ func (c *compiler) array(sch *schema, path string) write {
 		case size > 0:
 			s.out = appendLong(s.out, int64(size))
 			for i := range size {
-				inner(at(i), s)
+				inner(element(value, i), s)
 			}
 		}
 		s.out = append(s.out, 0)
 	}
-}
-
-// elements is how many a list has, how to get at them, and whether it is a list.
-func elements(value any) (int, func(int) any, bool) {
-	switch found := value.(type) {
-	case []any:
-		return len(found), func(i int) any { return found[i] }, true
-	case []string:
-		return len(found), func(i int) any { return found[i] }, true
-	case []Event:
-		return len(found), func(i int) any { return found[i] }, true
-	}
-	return 0, nil, false
 }
 
 type recordField struct {
@@ -229,6 +215,8 @@ type recordField struct {
 func (c *compiler) record(sch *schema, path string) write {
 	fields := make([]recordField, len(sch.Fields))
 	names := make(map[string]bool, len(sch.Fields))
+	var defaults state // side by side in memory, as they are read
+	defaults.out = make([]byte, 0, 8*len(fields))
 	for i, one := range sch.Fields {
 		where := one.Name
 		if path != "" {
@@ -237,49 +225,72 @@ func (c *compiler) record(sch *schema, path string) write {
 		fields[i] = recordField{one.Name, where, c.compile(one.Type, where), nil, !one.hasDefault}
 		names[one.Name] = true
 		if one.hasDefault {
-			var s state
-			fields[i].write(one.Default, &s)
-			fields[i].otherwise = s.out
+			start := len(defaults.out)
+			fields[i].write(one.Default, &defaults)
+			fields[i].otherwise = defaults.out[start:len(defaults.out):len(defaults.out)]
 		}
 	}
 	return func(value any, s *state) {
-		content, ok := value.(map[string]any)
-		if done, isWritten := value.(*written); isWritten {
-			s.gap = len(s.out) + done.gap
-			s.out = append(s.out, done.avro...)
+		switch content := value.(type) {
+		case map[string]any:
+			if content != nil {
+				writeMap(fields, names, path, content, s)
+				return
+			}
+		case typed:
+			writeTyped(fields, content, s)
+			return
+		case *written:
+			s.gap = len(s.out) + content.gap
+			s.out = append(s.out, content.avro...)
 			return
 		}
-		if !ok || content == nil {
-			s.note(path, "type", "must be a record")
-			return
+		s.note(path, "type", "must be a record")
+	}
+}
+
+func writeMap(fields []recordField, names map[string]bool, path string, content map[string]any, s *state) {
+	present := 0
+	for i := range fields {
+		one := &fields[i]
+		part, has := content[one.name]
+		if has {
+			present++
 		}
-		present := 0
-		for i := range fields {
-			one := &fields[i]
-			part, has := content[one.name]
-			if has {
-				present++
-			}
-			switch {
-			case one.required && part == nil:
-				s.note(one.where, "required", "is missing")
-			case !has:
-				s.out = append(s.out, one.otherwise...)
-			default:
-				one.write(part, s)
-			}
+		switch {
+		case one.required && part == nil:
+			s.note(one.where, "required", "is missing")
+		case !has:
+			s.out = append(s.out, one.otherwise...)
+		default:
+			one.write(part, s)
 		}
-		if present == len(content) {
-			return
-		}
-		for _, name := range sortedKeys(content) {
-			if !names[name] {
-				where := name
-				if path != "" {
-					where = path + "." + name
-				}
-				s.note(where, "unknown_field", "is no field of this family")
+	}
+	if present == len(content) {
+		return
+	}
+	for _, name := range sortedKeys(content) {
+		if !names[name] {
+			where := name
+			if path != "" {
+				where = path + "." + name
 			}
+			s.note(where, "unknown_field", "is no field of this family")
+		}
+	}
+}
+
+func writeTyped(fields []recordField, content typed, s *state) {
+	for i := range fields {
+		one := &fields[i]
+		part := content.at(i)
+		switch {
+		case part != nil:
+			one.write(part, s)
+		case one.required:
+			s.note(one.where, "required", "is missing")
+		default:
+			s.out = append(s.out, one.otherwise...)
 		}
 	}
 }

@@ -8,19 +8,20 @@ type draft struct {
 	family string
 	key    []byte
 	body   state
+	event  typedEvent // what is encoded, if it is a typed one
 }
 
 var drafts = sync.Pool{New: func() any { return new(draft) }}
 
-// encode judges an event. The error is an *InvalidEvent.
-func (d *draft) encode(family string, event Event) error {
+// encode judges an event, which is an Event or a *typedEvent. The error is an *InvalidEvent.
+func (d *draft) encode(family string, event any) error {
 	d.family = family
 	d.body = state{out: d.body.out[:0]}
 	encoders[family](event, &d.body)
 	if d.body.problems != nil {
 		return &InvalidEvent{family, d.body.problems}
 	}
-	d.key = appendRawKey(d.key[:0], event)
+	d.key = appendRawKey(d.key[:0], valueOf(event, "actor"))
 	return nil
 }
 

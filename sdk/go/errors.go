@@ -1,6 +1,10 @@
 package auditsdk
 
-import "strings"
+import (
+	"errors"
+	"io/fs"
+	"strings"
+)
 
 // Problem is one thing that is wrong with an event: where, by which rule, and what would be right.
 // Detail never holds a value of the event.
@@ -60,3 +64,12 @@ func (e *NotDelivered) Error() string { return "event " + e.EventID + ": " + e.w
 
 // Unwrap is Err.
 func (e *NotDelivered) Unwrap() error { return e.Err }
+
+// plainError is what went wrong, without the path that the message names already.
+func plainError(err error) error {
+	var found *fs.PathError
+	if errors.As(err, &found) {
+		return found.Err
+	}
+	return err
+}

@@ -60,82 +60,118 @@ type AdminAction struct {
 }
 
 // Fields is the same as Emit takes it.
-func (f AdminAction) Fields() Event {
-	fields := make(Event, 14)
-	if f.EventID != "" {
-		fields["event_id"] = f.EventID
+func (f AdminAction) Fields() Event { return fieldsOf(&f) }
+
+var adminActionNames = []string{"event_id", "occurred_at", "tenant", "action", "outcome", "reason_code", "reason", "severity", "producer", "actor", "targets", "resources", "data_subjects", "source", "session", "request", "purpose", "ticket", "description", "retention_class", "hold", "imported", "labels", "metadata", "operation", "changes"}
+
+func (f *AdminAction) names() []string { return adminActionNames }
+
+func (f *AdminAction) at(place int) any {
+	switch place {
+	case 0:
+		if f.EventID != "" {
+			return &f.EventID
+		}
+	case 1:
+		if !f.OccurredAt.IsZero() {
+			return &f.OccurredAt
+		}
+	case 2:
+		if f.Tenant != "" {
+			return &f.Tenant
+		}
+	case 3:
+		if f.Action != "" {
+			return &f.Action
+		}
+	case 4:
+		if f.Outcome != "" {
+			return (*string)(&f.Outcome)
+		}
+	case 5:
+		if f.ReasonCode != "" {
+			return &f.ReasonCode
+		}
+	case 6:
+		if f.Reason != "" {
+			return &f.Reason
+		}
+	case 7:
+		if f.Severity != "" {
+			return (*string)(&f.Severity)
+		}
+	case 9:
+		if f.Actor != nil {
+			return f.Actor
+		}
+	case 10:
+		if f.Targets != nil {
+			return (*listed[Target, *Target])(&f.Targets)
+		}
+	case 11:
+		if f.Resources != nil {
+			return (*listed[Resource, *Resource])(&f.Resources)
+		}
+	case 12:
+		if f.DataSubjects != nil {
+			return (*listed[DataSubject, *DataSubject])(&f.DataSubjects)
+		}
+	case 13:
+		if f.Source != nil {
+			return f.Source
+		}
+	case 14:
+		if f.Session != nil {
+			return f.Session
+		}
+	case 15:
+		if f.Request != nil {
+			return f.Request
+		}
+	case 16:
+		if f.Purpose != "" {
+			return &f.Purpose
+		}
+	case 17:
+		if f.Ticket != "" {
+			return &f.Ticket
+		}
+	case 18:
+		if f.Description != "" {
+			return &f.Description
+		}
+	case 19:
+		if f.RetentionClass != "" {
+			return &f.RetentionClass
+		}
+	case 20:
+		if f.Hold != "" {
+			return &f.Hold
+		}
+	case 21:
+		if f.Imported {
+			return f.Imported
+		}
+	case 22:
+		if f.Labels != nil {
+			return f.Labels
+		}
+	case 23:
+		if f.Metadata != nil {
+			return f.Metadata
+		}
+	case 24:
+		if f.Operation != "" {
+			return (*string)(&f.Operation)
+		}
+	case 25:
+		if f.Changes != nil {
+			return (*listed[Change, *Change])(&f.Changes)
+		}
 	}
-	if !f.OccurredAt.IsZero() {
-		fields["occurred_at"] = f.OccurredAt
-	}
-	if f.Tenant != "" {
-		fields["tenant"] = f.Tenant
-	}
-	if f.Action != "" {
-		fields["action"] = f.Action
-	}
-	if f.Outcome != "" {
-		fields["outcome"] = string(f.Outcome)
-	}
-	if f.ReasonCode != "" {
-		fields["reason_code"] = f.ReasonCode
-	}
-	if f.Reason != "" {
-		fields["reason"] = f.Reason
-	}
-	if f.Severity != "" {
-		fields["severity"] = string(f.Severity)
-	}
-	if f.Actor != nil {
-		fields["actor"] = f.Actor.Fields()
-	}
-	if f.Targets != nil {
-		fields["targets"] = listOf(f.Targets)
-	}
-	if f.Resources != nil {
-		fields["resources"] = listOf(f.Resources)
-	}
-	if f.DataSubjects != nil {
-		fields["data_subjects"] = listOf(f.DataSubjects)
-	}
-	if f.Source != nil {
-		fields["source"] = f.Source.Fields()
-	}
-	if f.Session != nil {
-		fields["session"] = f.Session.Fields()
-	}
-	if f.Request != nil {
-		fields["request"] = f.Request.Fields()
-	}
-	if f.Purpose != "" {
-		fields["purpose"] = f.Purpose
-	}
-	if f.Ticket != "" {
-		fields["ticket"] = f.Ticket
-	}
-	if f.Description != "" {
-		fields["description"] = f.Description
-	}
-	if f.RetentionClass != "" {
-		fields["retention_class"] = f.RetentionClass
-	}
-	if f.Hold != "" {
-		fields["hold"] = f.Hold
-	}
-	if f.Imported {
-		fields["imported"] = f.Imported
-	}
-	if f.Labels != nil {
-		fields["labels"] = f.Labels
-	}
-	if f.Metadata != nil {
-		fields["metadata"] = f.Metadata
-	}
-	if f.Operation != "" {
-		fields["operation"] = string(f.Operation)
-	}
-	if f.Changes != nil {
-		fields["changes"] = listOf(f.Changes)
-	}
-	return fields
+	return nil
+}
+
+func (f *AdminAction) common() common {
+	return common{&f.EventID, &f.OccurredAt, &f.Tenant, &f.Outcome}
 }

@@ -23,30 +23,44 @@ type Actor struct {
 }
 
 // Fields is the same as Emit takes it.
-func (f Actor) Fields() Event {
-	fields := make(Event, 4)
-	if f.Type != "" {
-		fields["type"] = string(f.Type)
+func (f Actor) Fields() Event { return fieldsOf(&f) }
+
+var actorNames = []string{"type", "tenant", "id_type", "id", "name", "email", "roles"}
+
+func (f *Actor) names() []string { return actorNames }
+
+func (f *Actor) at(place int) any {
+	switch place {
+	case 0:
+		if f.Type != "" {
+			return (*string)(&f.Type)
+		}
+	case 1:
+		if f.Tenant != "" {
+			return &f.Tenant
+		}
+	case 2:
+		if f.IDType != "" {
+			return &f.IDType
+		}
+	case 3:
+		if f.ID != "" {
+			return &f.ID
+		}
+	case 4:
+		if f.Name != "" {
+			return &f.Name
+		}
+	case 5:
+		if f.Email != "" {
+			return &f.Email
+		}
+	case 6:
+		if f.Roles != nil {
+			return &f.Roles
+		}
 	}
-	if f.Tenant != "" {
-		fields["tenant"] = f.Tenant
-	}
-	if f.IDType != "" {
-		fields["id_type"] = f.IDType
-	}
-	if f.ID != "" {
-		fields["id"] = f.ID
-	}
-	if f.Name != "" {
-		fields["name"] = f.Name
-	}
-	if f.Email != "" {
-		fields["email"] = f.Email
-	}
-	if f.Roles != nil {
-		fields["roles"] = f.Roles
-	}
-	return fields
+	return nil
 }
 
 // Change: One field that changed, with its values before and after. They belong to the first target, else
@@ -61,18 +75,28 @@ type Change struct {
 }
 
 // Fields is the same as Emit takes it.
-func (f Change) Fields() Event {
-	fields := make(Event, 2)
-	if f.Path != "" {
-		fields["path"] = f.Path
+func (f Change) Fields() Event { return fieldsOf(&f) }
+
+var changeNames = []string{"path", "old", "new"}
+
+func (f *Change) names() []string { return changeNames }
+
+func (f *Change) at(place int) any {
+	switch place {
+	case 0:
+		if f.Path != "" {
+			return &f.Path
+		}
+	case 1:
+		if f.Old != "" {
+			return &f.Old
+		}
+	case 2:
+		if f.New != "" {
+			return &f.New
+		}
 	}
-	if f.Old != "" {
-		fields["old"] = f.Old
-	}
-	if f.New != "" {
-		fields["new"] = f.New
-	}
-	return fields
+	return nil
 }
 
 // DataSubject: A person whose data was touched, often neither actor nor target. (tenant, id_type, id) owns
@@ -87,18 +111,28 @@ type DataSubject struct {
 }
 
 // Fields is the same as Emit takes it.
-func (f DataSubject) Fields() Event {
-	fields := make(Event, 2)
-	if f.Tenant != "" {
-		fields["tenant"] = f.Tenant
+func (f DataSubject) Fields() Event { return fieldsOf(&f) }
+
+var dataSubjectNames = []string{"tenant", "id_type", "id"}
+
+func (f *DataSubject) names() []string { return dataSubjectNames }
+
+func (f *DataSubject) at(place int) any {
+	switch place {
+	case 0:
+		if f.Tenant != "" {
+			return &f.Tenant
+		}
+	case 1:
+		if f.IDType != "" {
+			return &f.IDType
+		}
+	case 2:
+		if f.ID != "" {
+			return &f.ID
+		}
 	}
-	if f.IDType != "" {
-		fields["id_type"] = f.IDType
-	}
-	if f.ID != "" {
-		fields["id"] = f.ID
-	}
-	return fields
+	return nil
 }
 
 // Request: Ids that join this event to requests and traces. Source: W3C Trace Context. What is zero is left
@@ -113,18 +147,28 @@ type Request struct {
 }
 
 // Fields is the same as Emit takes it.
-func (f Request) Fields() Event {
-	fields := make(Event, 2)
-	if f.ID != "" {
-		fields["id"] = f.ID
+func (f Request) Fields() Event { return fieldsOf(&f) }
+
+var requestNames = []string{"id", "trace_id", "span_id"}
+
+func (f *Request) names() []string { return requestNames }
+
+func (f *Request) at(place int) any {
+	switch place {
+	case 0:
+		if f.ID != "" {
+			return &f.ID
+		}
+	case 1:
+		if f.TraceID != "" {
+			return &f.TraceID
+		}
+	case 2:
+		if f.SpanID != "" {
+			return &f.SpanID
+		}
 	}
-	if f.TraceID != "" {
-		fields["trace_id"] = f.TraceID
-	}
-	if f.SpanID != "" {
-		fields["span_id"] = f.SpanID
-	}
-	return fields
+	return nil
 }
 
 // Resource: A thing that was acted upon: a document, a table, a role, a setting. Never a person: those are
@@ -143,24 +187,36 @@ type Resource struct {
 }
 
 // Fields is the same as Emit takes it.
-func (f Resource) Fields() Event {
-	fields := make(Event, 3)
-	if f.Tenant != "" {
-		fields["tenant"] = f.Tenant
+func (f Resource) Fields() Event { return fieldsOf(&f) }
+
+var resourceNames = []string{"tenant", "type", "id", "name", "path"}
+
+func (f *Resource) names() []string { return resourceNames }
+
+func (f *Resource) at(place int) any {
+	switch place {
+	case 0:
+		if f.Tenant != "" {
+			return &f.Tenant
+		}
+	case 1:
+		if f.Type != "" {
+			return &f.Type
+		}
+	case 2:
+		if f.ID != "" {
+			return &f.ID
+		}
+	case 3:
+		if f.Name != "" {
+			return &f.Name
+		}
+	case 4:
+		if f.Path != "" {
+			return &f.Path
+		}
 	}
-	if f.Type != "" {
-		fields["type"] = f.Type
-	}
-	if f.ID != "" {
-		fields["id"] = f.ID
-	}
-	if f.Name != "" {
-		fields["name"] = f.Name
-	}
-	if f.Path != "" {
-		fields["path"] = f.Path
-	}
-	return fields
+	return nil
 }
 
 // Session: The credential or session that the actor used. What is zero is left out.
@@ -174,18 +230,28 @@ type Session struct {
 }
 
 // Fields is the same as Emit takes it.
-func (f Session) Fields() Event {
-	fields := make(Event, 2)
-	if f.ID != "" {
-		fields["id"] = f.ID
+func (f Session) Fields() Event { return fieldsOf(&f) }
+
+var sessionNames = []string{"id", "mfa", "issuer"}
+
+func (f *Session) names() []string { return sessionNames }
+
+func (f *Session) at(place int) any {
+	switch place {
+	case 0:
+		if f.ID != "" {
+			return &f.ID
+		}
+	case 1:
+		if f.MFA != nil {
+			return *f.MFA
+		}
+	case 2:
+		if f.Issuer != "" {
+			return &f.Issuer
+		}
 	}
-	if f.MFA != nil {
-		fields["mfa"] = *f.MFA
-	}
-	if f.Issuer != "" {
-		fields["issuer"] = f.Issuer
-	}
-	return fields
+	return nil
 }
 
 // Source: Where the action came from. Place and network are looked up from the address by the pipeline, not
@@ -204,24 +270,36 @@ type Source struct {
 }
 
 // Fields is the same as Emit takes it.
-func (f Source) Fields() Event {
-	fields := make(Event, 3)
-	if f.IP != "" {
-		fields["ip"] = f.IP
+func (f Source) Fields() Event { return fieldsOf(&f) }
+
+var sourceNames = []string{"ip", "port", "domain", "user_agent", "device_id"}
+
+func (f *Source) names() []string { return sourceNames }
+
+func (f *Source) at(place int) any {
+	switch place {
+	case 0:
+		if f.IP != "" {
+			return &f.IP
+		}
+	case 1:
+		if f.Port != nil {
+			return f.Port
+		}
+	case 2:
+		if f.Domain != "" {
+			return &f.Domain
+		}
+	case 3:
+		if f.UserAgent != "" {
+			return &f.UserAgent
+		}
+	case 4:
+		if f.DeviceID != "" {
+			return &f.DeviceID
+		}
 	}
-	if f.Port != nil {
-		fields["port"] = *f.Port
-	}
-	if f.Domain != "" {
-		fields["domain"] = f.Domain
-	}
-	if f.UserAgent != "" {
-		fields["user_agent"] = f.UserAgent
-	}
-	if f.DeviceID != "" {
-		fields["device_id"] = f.DeviceID
-	}
-	return fields
+	return nil
 }
 
 // Target: A person or account besides the actor. (tenant, id_type, id) names the data subject that owns the
@@ -244,28 +322,42 @@ type Target struct {
 }
 
 // Fields is the same as Emit takes it.
-func (f Target) Fields() Event {
-	fields := make(Event, 4)
-	if f.Relation != "" {
-		fields["relation"] = string(f.Relation)
+func (f Target) Fields() Event { return fieldsOf(&f) }
+
+var targetNames = []string{"relation", "type", "tenant", "id_type", "id", "name", "email"}
+
+func (f *Target) names() []string { return targetNames }
+
+func (f *Target) at(place int) any {
+	switch place {
+	case 0:
+		if f.Relation != "" {
+			return (*string)(&f.Relation)
+		}
+	case 1:
+		if f.Type != "" {
+			return (*string)(&f.Type)
+		}
+	case 2:
+		if f.Tenant != "" {
+			return &f.Tenant
+		}
+	case 3:
+		if f.IDType != "" {
+			return &f.IDType
+		}
+	case 4:
+		if f.ID != "" {
+			return &f.ID
+		}
+	case 5:
+		if f.Name != "" {
+			return &f.Name
+		}
+	case 6:
+		if f.Email != "" {
+			return &f.Email
+		}
 	}
-	if f.Type != "" {
-		fields["type"] = string(f.Type)
-	}
-	if f.Tenant != "" {
-		fields["tenant"] = f.Tenant
-	}
-	if f.IDType != "" {
-		fields["id_type"] = f.IDType
-	}
-	if f.ID != "" {
-		fields["id"] = f.ID
-	}
-	if f.Name != "" {
-		fields["name"] = f.Name
-	}
-	if f.Email != "" {
-		fields["email"] = f.Email
-	}
-	return fields
+	return nil
 }

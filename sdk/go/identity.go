@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 )
 
@@ -39,11 +40,30 @@ func (i identity) producer(sequence any) Event {
 	return producer
 }
 
+// random has randomness for many ids at once: asking the system costs more than the rest of an id.
+var random randomness
+
+type randomness struct {
+	mu    sync.Mutex
+	left  []byte
+	block [4_000]byte
+}
+
+func (r *randomness) read(to []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.left) < len(to) {
+		rand.Read(r.block[:]) // never fails: it ends the program instead
+		r.left = r.block[:]
+	}
+	r.left = r.left[copy(to, r.left):]
+}
+
 // newID is a version 7 UUID of a time in microseconds since 1970. Source: RFC 9562 §5.7.
 func newID(atUS int64) string {
 	var id [16]byte
 	var text [36]byte
-	rand.Read(id[6:]) // never fails: it ends the program instead
+	random.read(id[6:])
 	ms := uint64(atUS / 1_000)
 	for i := range 6 {
 		id[i] = byte(ms >> (40 - 8*i))

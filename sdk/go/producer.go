@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	linger = 10 * time.Millisecond
+	linger = 5 * time.Millisecond // beside lookEvery
 	// Room of the Kafka client beyond BufferBytes, which bounds what it is given: it never has to wait.
 	spareBytes = 1 << 20
 )

@@ -63,6 +63,8 @@ type publisher struct {
 	held       int       // events in memory that are not settled, wherever they are just now
 	heldBytes  int       // of those
 	retryAt    time.Time // what a broker gave back waits until then
+	activeAt   time.Time // when something was last taken from the queue
+	asleep     bool      // the sending goroutine looks at the queue only if it is woken
 }
 
 // unread is records of a segment from an offset on.
@@ -166,6 +168,7 @@ func (p *publisher) wait(ctx context.Context, one *item, eventID string, timeout
 
 // flush waits until the broker has everything that was accepted; how much it has not.
 func (p *publisher) flush(timeout time.Duration) int {
+	p.wakeUp()
 	for deadline := time.Now().Add(timeout); ; time.Sleep(pollEvery) {
 		if left := p.pending(); left == 0 || time.Now().After(deadline) {
 			return left

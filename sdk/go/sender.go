@@ -12,6 +12,12 @@ import (
 const (
 	batchItems = 500     // taken from the queue at once
 	readBytes  = 1 << 20 // read back from the spool at once
+
+	// While events come, the queue is looked at so often, and callers wake nobody: on a machine whose
+	// other processors sleep, a wake costs a caller more than all the rest of the call.
+	lookEvery = 5 * time.Millisecond
+	// Without an event for so long, the next one wakes the sending goroutine.
+	sleepAfter = time.Second
 )
 
 // --- under the lock ---
@@ -58,7 +64,9 @@ func (p *publisher) appendToSpool(one *item, full bool) error {
 	if last < 0 || p.backlog[last].segment != spooled.segment {
 		p.backlog = append(p.backlog, unread{spooled.segment, spooled.start})
 	}
-	p.wakeUp()
+	if p.asleep {
+		p.wakeUp()
+	}
 	return nil
 }
 
@@ -66,7 +74,9 @@ func (p *publisher) enqueue(one *item) {
 	p.queue = append(p.queue, one)
 	p.held++
 	p.heldBytes += one.weight()
-	p.wakeUp()
+	if p.asleep || one.delivery == FailClosed {
+		p.wakeUp()
+	}
 }
 
 func (p *publisher) wakeUp() {
@@ -94,23 +104,32 @@ func (p *publisher) run(ctx context.Context) {
 	}
 }
 
-// rest waits so long (0: for ever), or until there is something to do if it may be woken.
+// rest waits so long, or until there is something to do if it may be woken; 0: until something is to do.
 func (p *publisher) rest(ctx context.Context, pause time.Duration, wakes bool) {
-	var over <-chan time.Time
-	if pause > 0 {
-		timer := time.NewTimer(pause)
-		defer timer.Stop()
-		over = timer.C
+	if pause == 0 {
+		pause = p.untilNextLook()
 	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
 	wake := p.wake
 	if !wakes {
 		wake = nil
 	}
 	select {
-	case <-over:
+	case <-timer.C:
 	case <-wake:
 	case <-ctx.Done():
 	}
+}
+
+func (p *publisher) untilNextLook() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asleep = len(p.queue) == 0 && time.Since(p.activeAt) > sleepAfter
+	if p.asleep {
+		return time.Hour
+	}
+	return lookEvery
 }
 
 // recover finds what processes that are gone have left; it goes before this process's own.
@@ -201,6 +220,7 @@ func (p *publisher) takeBatch() []*item {
 	if len(p.queue) == 0 {
 		return nil
 	}
+	p.activeAt = time.Now()
 	count := min(len(p.queue), batchItems)
 	batch := p.queue[:count:count]
 	p.queue = p.queue[count:]
@@ -249,51 +269,4 @@ func (p *publisher) putBack(batch []*item) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.again = append(append(make([]*item, 0, len(batch)+len(p.again)), batch...), p.again...)
-}
-
-// settle is what became of an event; a goroutine of the Kafka client calls it.
-func (p *publisher) settle(one *item, err error) {
-	if err != nil && (one.spooled != nil || mayPass(err)) {
-		p.giveBack(one, err)
-		return
-	}
-	if one.spooled != nil {
-		p.spool.confirm(one.spooled)
-	}
-	p.mu.Lock()
-	p.held--
-	p.heldBytes -= one.weight()
-	switch {
-	case err != nil:
-		one.stream.dropped.add(one.sequence)
-	case one.own:
-		one.stream.delivered++
-	}
-	if p.held == 0 || len(p.backlog) > 0 {
-		p.wakeUp()
-	}
-	p.mu.Unlock()
-	if one.settled != nil {
-		one.failure = err
-		close(one.settled)
-	}
-	p.tellSettled(one, err)
-}
-
-// giveBack has an event sent again, after a while.
-func (p *publisher) giveBack(one *item, err error) {
-	p.mu.Lock()
-	over := p.over
-	if !over {
-		p.again = append(p.again, one)
-		p.retryAt = time.Now().Add(retryAfter)
-		p.wakeUp()
-	}
-	p.mu.Unlock()
-	if over {
-		p.lose(one)
-	}
-	if !isClosing(err) {
-		p.troubles.say(errors.New("broker: " + reasonOf(err)))
-	}
 }

@@ -291,12 +291,3 @@ func removeFolder(folder string) error {
 	}
 	return os.RemoveAll(folder)
 }
-
-// plainError is what went wrong, without the path that the message names already.
-func plainError(err error) error {
-	var found *fs.PathError
-	if errors.As(err, &found) {
-		return found.Err
-	}
-	return err
-}

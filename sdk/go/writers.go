@@ -76,7 +76,7 @@ func enum(symbols []string, path string) write {
 	}
 	known := "must be one of " + strings.Join(symbols, ", ")
 	return func(value any, s *state) {
-		symbol, _ := value.(string)
+		symbol, _ := textIn(value)
 		code, found := codes[symbol]
 		if !found {
 			s.note(path, "symbol", known)
@@ -121,7 +121,7 @@ func text(path string) write {
 	tooLong := fmt.Sprintf("longer than %d characters", limits.TextChars)
 	form, hasForm := patterns[path]
 	return func(value any, s *state) {
-		found, ok := value.(string)
+		found, ok := textIn(value)
 		if !ok {
 			s.note(path, "type", "must be text")
 			return
@@ -140,7 +140,7 @@ func text(path string) write {
 
 func uuid(path string) write {
 	return func(value any, s *state) {
-		found, ok := value.(string)
+		found, ok := textIn(value)
 		switch {
 		case !ok:
 			s.note(path, "type", "must be text")

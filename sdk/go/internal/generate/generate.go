@@ -60,7 +60,7 @@ func generate(bundle string) (map[string][]byte, error) {
 			return nil, fmt.Errorf("name the struct of family %s in internal/generate", family)
 		}
 		doc, _ := one.Schema["doc"].(string)
-		made := shared.record(name, doc, fieldsOf(one.Schema))
+		made := shared.family(name, doc, fieldsOf(one.Schema))
 		file := "fields_" + strings.ReplaceAll(family, "-", "_") + ".go"
 		if files[file], err = formatted(imports(made) + made); err != nil {
 			return nil, fmt.Errorf("%s: %w", file, err)
@@ -85,28 +85,39 @@ func formatted(code string) ([]byte, error) {
 	return format.Source([]byte(head + code))
 }
 
-// record is a struct and its method Fields.
+// record is a struct, and how the encoder reads it: by the place that a field has in the schema.
 func (s *source) record(name, doc string, fields []field) string {
-	var members, lines strings.Builder
-	for _, one := range fields {
+	var members, places strings.Builder
+	names := make([]string, len(fields))
+	for i, one := range fields {
+		names[i] = fmt.Sprintf("%q", one.name)
 		if one.name == "producer" {
 			continue // the SDK's
 		}
-		kind := s.goType(one.kind)
-		goName := exported(one.name)
+		kind, goName := s.goType(one.kind), exported(one.name)
 		members.WriteString(comment(one.doc, "\t"))
 		fmt.Fprintf(&members, "\t%s %s\n", goName, kind)
-		line := fmt.Sprintf("fields[%q] = %s\n", one.name, plain(kind, "f."+goName))
-		if kind != "bool" || !one.required { // a required bool is false if it is not given
-			line = fmt.Sprintf("if %s {\n%s}\n", isGiven(kind, "f."+goName), line)
+		given := isGiven(kind, "f."+goName)
+		if kind == "bool" && one.required {
+			given = "true" // it is false if it is not given
 		}
-		lines.WriteString(line)
+		fmt.Fprintf(&places, "case %d:\nif %s {\nreturn %s\n}\n", i, given, place(kind, "f."+goName))
 	}
+	lower := strings.ToLower(name[:1]) + name[1:]
 	return comment(name+": "+doc+" What is zero is left out.", "") +
 		fmt.Sprintf("type %s struct {\n%s}\n\n", name, members.String()) +
 		"// Fields is the same as Emit takes it.\n" +
-		fmt.Sprintf("func (f %s) Fields() Event {\nfields := make(Event, %d)\n%sreturn fields\n}\n",
-			name, len(fields)/2+1, lines.String())
+		fmt.Sprintf("func (f %s) Fields() Event { return fieldsOf(&f) }\n\n", name) +
+		fmt.Sprintf("var %sNames = []string{%s}\n\n", lower, strings.Join(names, ", ")) +
+		fmt.Sprintf("func (f *%s) names() []string { return %sNames }\n\n", name, lower) +
+		fmt.Sprintf("func (f *%s) at(place int) any {\nswitch place {\n%s}\nreturn nil\n}\n", name, places.String())
+}
+
+// family is the record of one, and what the SDK fills in.
+func (s *source) family(name, doc string, fields []field) string {
+	return s.record(name, doc, fields) +
+		fmt.Sprintf("\nfunc (f *%s) common() common {\n"+
+			"return common{&f.EventID, &f.OccurredAt, &f.Tenant, &f.Outcome}\n}\n", name)
 }
 
 // goType is how a field is declared; records and enums that it names are generated, too.

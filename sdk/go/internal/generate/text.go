@@ -32,19 +32,19 @@ func isGiven(kind, name string) string {
 	return name + " != nil"
 }
 
-// plain is a field's value as the encoder takes it.
-func plain(kind, name string) string {
+// place is a field as the encoder takes it: a pointer where that saves a copy.
+func place(kind, name string) string {
 	switch {
-	case kind == "*bool" || kind == "*int64":
+	case kind == "*bool":
 		return "*" + name
-	case kind[0] == '*':
-		return name + ".Fields()"
+	case kind[0] == '*' || kind == "bool" || strings.HasPrefix(kind, "map"):
+		return name
 	case strings.HasPrefix(kind, "[]") && kind != "[]string":
-		return "listOf(" + name + ")"
+		return fmt.Sprintf("(*listed[%s, *%s])(&%s)", kind[2:], kind[2:], name)
 	case kind[0] >= 'A' && kind[0] <= 'Z':
-		return "string(" + name + ")"
+		return "(*string)(&" + name + ")"
 	}
-	return name
+	return "&" + name
 }
 
 // exported is a snake_case name in Go's way.
