@@ -4,10 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"regexp"
 	"sort"
 	"strings"
-	"unicode/utf8"
 )
 
 // Event is an event as its family's schema names the fields: strings, bools, whole numbers of any
@@ -21,19 +19,29 @@ const (
 )
 
 var (
-	uuidForm = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
-	encoders map[string]writeEvent
+	encoders  map[string]writeEvent
+	producers map[string]write // by family, of the record producer
 )
 
 // state is what one event's writers share.
 type state struct {
 	out      []byte
 	problems []Problem
+	gap      int // where in out a number that is not known yet belongs
+}
+
+// laterNumber stands for a whole number that is put in at the state's gap afterwards.
+type laterNumber struct{}
+
+// written is a record whose Avro is known already, but for a number that belongs at its gap.
+type written struct {
+	avro []byte
+	gap  int
 }
 
 type (
 	write      func(value any, s *state)
-	writeEvent func(event Event, s *state)
+	writeEvent func(event any, s *state) // an Event or a *typedEvent
 )
 
 func (s *state) note(path, rule, detail string) {
@@ -76,84 +84,41 @@ func unknownFamily(name string) error {
 	return fmt.Errorf("no event family is named %q; there are %s", name, strings.Join(names, ", "))
 }
 
-// schema is an Avro type: a name, a union (of), or an object.
-type schema struct {
-	Type    any
-	Name    string
-	Logical string
-	Fields  []field
-	Symbols []string
-	Items   *schema
-	of      []*schema
-}
-
-type field struct {
-	Name       string
-	Type       *schema
-	Default    any
-	hasDefault bool
-}
-
 type compiler struct{ named map[string]*schema }
 
-func compileEvent(family Family) writeEvent {
+// compileEvent is the writer of a family, and that of its record producer.
+func compileEvent(family Family) (writeEvent, write) {
 	decoder := json.NewDecoder(strings.NewReader(string(family.Schema)))
 	decoder.UseNumber()
 	var root any
 	if err := decoder.Decode(&root); err != nil {
 		panic("auditsdk: bundle.json: " + err.Error())
 	}
-	record := (&compiler{map[string]*schema{}}).record(parse(root), "")
-	return func(event Event, s *state) {
+	parsed, c := parse(root), &compiler{map[string]*schema{}}
+	record := c.record(parsed, "")
+	var producer write
+	for _, one := range parsed.Fields {
+		if one.Name == "producer" {
+			producer = c.compile(one.Type, one.Name)
+		}
+	}
+	return func(event any, s *state) {
 		start := len(s.out)
-		if event == nil {
-			s.note("", "type", "must be a record")
+		record(event, s)
+		if fields, isMap := event.(map[string]any); isMap && fields == nil {
 			return
 		}
-		record(event, s)
 		for _, rule := range family.Rules {
 			rule.judge(event, s)
 		}
 		if len(s.out)-start > limits.EventBytes {
-			s.note("", "event_bytes", fmt.Sprintf("more than %d bytes as Avro", limits.EventBytes))
+			s.problems = append(s.problems, tooManyBytes())
 		}
-	}
+	}, producer
 }
 
-func parse(found any) *schema {
-	switch found := found.(type) {
-	case string:
-		return &schema{Type: found}
-	case []any:
-		union := &schema{}
-		for _, branch := range found {
-			union.of = append(union.of, parse(branch))
-		}
-		return union
-	}
-	object := found.(map[string]any)
-	parsed := &schema{Type: object["type"]}
-	parsed.Name, _ = object["name"].(string)
-	parsed.Logical, _ = object["logicalType"].(string)
-	for _, symbol := range list(object["symbols"]) {
-		parsed.Symbols = append(parsed.Symbols, symbol.(string))
-	}
-	if items, has := object["items"]; has {
-		parsed.Items = parse(items)
-	}
-	for _, one := range list(object["fields"]) {
-		content := one.(map[string]any)
-		value, has := content["default"]
-		parsed.Fields = append(parsed.Fields, field{
-			Name: content["name"].(string), Type: parse(content["type"]), Default: value, hasDefault: has,
-		})
-	}
-	return parsed
-}
-
-func list(value any) []any {
-	found, _ := value.([]any)
-	return found
+func tooManyBytes() Problem {
+	return Problem{"", "event_bytes", fmt.Sprintf("more than %d bytes as Avro", limits.EventBytes)}
 }
 
 func (c *compiler) compile(s *schema, path string) write {
@@ -222,7 +187,7 @@ func (c *compiler) array(sch *schema, path string) write {
 	}
 	tooMany := fmt.Sprintf("more than %d elements", limit)
 	return func(value any, s *state) {
-		size, at, ok := elements(value)
+		size, ok := sizeOf(value)
 		switch {
 		case !ok:
 			s.note(path, "type", "must be a list")
@@ -233,86 +198,11 @@ func (c *compiler) array(sch *schema, path string) write {
 		case size > 0:
 			s.out = appendLong(s.out, int64(size))
 			for i := range size {
-				inner(at(i), s)
+				inner(element(value, i), s)
 			}
 		}
 		s.out = append(s.out, 0)
 	}
-}
-
-// elements is how many a list has, how to get at them, and whether it is a list.
-func elements(value any) (int, func(int) any, bool) {
-	switch found := value.(type) {
-	case []any:
-		return len(found), func(i int) any { return found[i] }, true
-	case []string:
-		return len(found), func(i int) any { return found[i] }, true
-	case []Event:
-		return len(found), func(i int) any { return found[i] }, true
-	}
-	return 0, nil, false
-}
-
-func textMap(path string) write {
-	tooMany := fmt.Sprintf("more than %d elements", limits.Items)
-	longKey := fmt.Sprintf("a key is longer than %d bytes", limits.LabelKeyBytes)
-	longValue := fmt.Sprintf("a value is longer than %d bytes", limits.LabelValueBytes)
-	return func(value any, s *state) {
-		texts, ok := textsOf(value)
-		if !ok {
-			s.note(path, "type", "must be a map of texts")
-			return
-		}
-		if len(texts) > limits.Items {
-			s.note(path, "items", tooMany)
-			return
-		}
-		if len(texts) > 0 {
-			s.out = appendLong(s.out, int64(len(texts)))
-			for _, name := range sortedKeys(texts) {
-				if name == "" {
-					s.note(path, "empty", "a key is empty")
-				}
-				if len(name) > limits.LabelKeyBytes {
-					s.note(path, "label_key_bytes", longKey)
-				}
-				if len(texts[name]) > limits.LabelValueBytes {
-					s.note(path, "label_value_bytes", longValue)
-				}
-				s.text(name, path)
-				s.text(texts[name], path)
-			}
-		}
-		s.out = append(s.out, 0)
-	}
-}
-
-func textsOf(value any) (map[string]string, bool) {
-	switch found := value.(type) {
-	case map[string]string:
-		return found, true
-	case map[string]any:
-		texts := make(map[string]string, len(found))
-		for name, part := range found {
-			text, ok := part.(string)
-			if !ok {
-				return nil, false
-			}
-			texts[name] = text
-		}
-		return texts, true
-	}
-	return nil, false
-}
-
-// sortedKeys are the keys in the order of their UTF-8 bytes.
-func sortedKeys[V any](entries map[string]V) []string {
-	names := make([]string, 0, len(entries))
-	for name := range entries {
-		names = append(names, name)
-	}
-	sort.Strings(names)
-	return names
 }
 
 type recordField struct {
@@ -325,6 +215,8 @@ type recordField struct {
 func (c *compiler) record(sch *schema, path string) write {
 	fields := make([]recordField, len(sch.Fields))
 	names := make(map[string]bool, len(sch.Fields))
+	var defaults state // side by side in memory, as they are read
+	defaults.out = make([]byte, 0, 8*len(fields))
 	for i, one := range sch.Fields {
 		where := one.Name
 		if path != "" {
@@ -333,123 +225,72 @@ func (c *compiler) record(sch *schema, path string) write {
 		fields[i] = recordField{one.Name, where, c.compile(one.Type, where), nil, !one.hasDefault}
 		names[one.Name] = true
 		if one.hasDefault {
-			var s state
-			fields[i].write(one.Default, &s)
-			fields[i].otherwise = s.out
+			start := len(defaults.out)
+			fields[i].write(one.Default, &defaults)
+			fields[i].otherwise = defaults.out[start:len(defaults.out):len(defaults.out)]
 		}
 	}
 	return func(value any, s *state) {
-		content, ok := value.(map[string]any)
-		if !ok || content == nil {
-			s.note(path, "type", "must be a record")
-			return
-		}
-		present := 0
-		for i := range fields {
-			one := &fields[i]
-			part, has := content[one.name]
-			if has {
-				present++
+		switch content := value.(type) {
+		case map[string]any:
+			if content != nil {
+				writeMap(fields, names, path, content, s)
+				return
 			}
-			switch {
-			case one.required && part == nil:
-				s.note(one.where, "required", "is missing")
-			case !has:
-				s.out = append(s.out, one.otherwise...)
-			default:
-				one.write(part, s)
-			}
-		}
-		if present == len(content) {
+		case typed:
+			writeTyped(fields, content, s)
+			return
+		case *written:
+			s.gap = len(s.out) + content.gap
+			s.out = append(s.out, content.avro...)
 			return
 		}
-		for _, name := range sortedKeys(content) {
-			if !names[name] {
-				where := name
-				if path != "" {
-					where = path + "." + name
-				}
-				s.note(where, "unknown_field", "is no field of this family")
-			}
-		}
+		s.note(path, "type", "must be a record")
 	}
 }
 
-func enum(symbols []string, path string) write {
-	codes := make(map[string]int64, len(symbols))
-	for number, symbol := range symbols {
-		codes[symbol] = int64(number)
-	}
-	known := "must be one of " + strings.Join(symbols, ", ")
-	return func(value any, s *state) {
-		symbol, _ := value.(string)
-		code, found := codes[symbol]
-		if !found {
-			s.note(path, "symbol", known)
-			return
-		}
-		s.out = appendLong(s.out, code)
-	}
-}
-
-func boolean(path string) write {
-	return func(value any, s *state) {
-		switch value {
-		case true:
-			s.out = append(s.out, 1)
-		case false:
-			s.out = append(s.out, 0)
-		default:
-			s.note(path, "type", "must be true or false")
-		}
-	}
-}
-
-func whole(path string, least, most int64, wanted string) write {
-	return func(value any, s *state) {
-		number, found := wholeNumber(value)
-		switch {
-		case found == notWhole:
-			s.note(path, "type", "must be a whole number")
-		case found == tooLarge || number < least || number > most:
-			s.note(path, "range", wanted)
-		default:
-			s.out = appendLong(s.out, number)
-		}
-	}
-}
-
-func text(path string) write {
-	tooLong := fmt.Sprintf("longer than %d characters", limits.TextChars)
-	form, hasForm := patterns[path]
-	return func(value any, s *state) {
-		found, ok := value.(string)
-		if !ok {
-			s.note(path, "type", "must be text")
-			return
+func writeMap(fields []recordField, names map[string]bool, path string, content map[string]any, s *state) {
+	present := 0
+	for i := range fields {
+		one := &fields[i]
+		part, has := content[one.name]
+		if has {
+			present++
 		}
 		switch {
-		case found == "":
-			s.note(path, "empty", "is empty; leave it out instead")
-		case len(found) > limits.TextChars && utf8.RuneCountInString(found) > limits.TextChars:
-			s.note(path, "text_chars", tooLong)
-		case hasForm && !form.match.MatchString(found):
-			s.note(path, "pattern", "must be "+form.doc)
+		case one.required && part == nil:
+			s.note(one.where, "required", "is missing")
+		case !has:
+			s.out = append(s.out, one.otherwise...)
+		default:
+			one.write(part, s)
 		}
-		s.text(found, path)
+	}
+	if present == len(content) {
+		return
+	}
+	for _, name := range sortedKeys(content) {
+		if !names[name] {
+			where := name
+			if path != "" {
+				where = path + "." + name
+			}
+			s.note(where, "unknown_field", "is no field of this family")
+		}
 	}
 }
 
-func uuid(path string) write {
-	return func(value any, s *state) {
-		found, ok := value.(string)
+func writeTyped(fields []recordField, content typed, s *state) {
+	for i := range fields {
+		one := &fields[i]
+		part := content.at(i)
 		switch {
-		case !ok:
-			s.note(path, "type", "must be text")
-		case !uuidForm.MatchString(found) || found == nilUUID:
-			s.note(path, "uuid", "must be a UUID, and not the nil one")
+		case part != nil:
+			one.write(part, s)
+		case one.required:
+			s.note(one.where, "required", "is missing")
 		default:
-			s.out = append(append(s.out, 72), found...)
+			s.out = append(s.out, one.otherwise...)
 		}
 	}
 }

@@ -3,7 +3,6 @@ package auditsdk
 import (
 	_ "embed"
 	"encoding/json"
-	"regexp"
 )
 
 // bundle.json is made from the trail's own avro_schemas and never edited by hand.
@@ -37,15 +36,10 @@ type rule struct {
 	Is    any      `json:"is"`
 }
 
-type pattern struct {
-	match *regexp.Regexp
-	doc   string
-}
-
 var (
 	limits   Limits
 	families map[string]Family
-	patterns map[string]pattern
+	patterns map[string]*pattern
 )
 
 func init() {
@@ -59,13 +53,14 @@ func init() {
 		panic("auditsdk: bundle.json: " + err.Error())
 	}
 	limits, families = bundle.Limits, bundle.Families
-	patterns = make(map[string]pattern, len(bundle.Patterns))
+	patterns = make(map[string]*pattern, len(bundle.Patterns))
 	for path, match := range bundle.Patterns {
-		patterns[path] = pattern{regexp.MustCompile(match), bundle.PatternDocs[path]}
+		patterns[path] = newPattern(match, bundle.PatternDocs[path])
 	}
 	encoders = make(map[string]writeEvent, len(families))
+	producers = make(map[string]write, len(families))
 	for name, family := range families {
-		encoders[name] = compileEvent(family)
+		encoders[name], producers[name] = compileEvent(family)
 	}
 }
 

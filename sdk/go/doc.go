@@ -1,3 +1,4 @@
-// Package auditsdk validates audit events before they are sent and encodes them as the audit trail
-// reads them: the same event has the same bytes, key and partition from every SDK.
+// Package auditsdk publishes audit events, held to their contract before anything is sent: an Audit has a
+// call per event family. Encode, Frame and RawKey do without a broker; the same event has the same bytes,
+// key and partition from every SDK.
 package auditsdk

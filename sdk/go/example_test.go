@@ -46,7 +46,8 @@ func TestTheReadmeShowsTheExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shown := strings.Split(strings.Split(string(readme), "```go\n")[1], "```")[0]
+	blocks := strings.Split(string(readme), "```go\n")
+	shown := strings.Split(blocks[len(blocks)-1], "```")[0]
 	printed := strings.Split(strings.Split(string(readme), "```text\n")[1], "```")[0]
 	for _, line := range strings.Split(strings.TrimSpace(shown), "\n") {
 		if !strings.Contains(string(example), line) {

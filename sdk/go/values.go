@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"math"
 	"math/big"
+	"time"
 	"unicode/utf8"
 )
 
@@ -40,6 +41,12 @@ func wholeNumber(value any) (int64, wholeness) {
 		return unsigned(found)
 	case json.Number:
 		return jsonNumber(found)
+	case *int64:
+		return *found, isWhole
+	case *time.Time:
+		return found.UnixMicro(), isWhole
+	case time.Time:
+		return found.UnixMicro(), isWhole
 	}
 	return 0, notWhole
 }
@@ -59,6 +66,40 @@ func jsonNumber(number json.Number) (int64, wholeness) {
 		return 0, tooLarge
 	}
 	return 0, notWhole
+}
+
+// sizeOf is how many elements a list has, and whether it is a list.
+func sizeOf(value any) (int, bool) {
+	switch found := value.(type) {
+	case []any:
+		return len(found), true
+	case []string:
+		return len(found), true
+	case []Event:
+		return len(found), true
+	case *[]string:
+		return len(*found), true
+	case records:
+		return found.size(), true
+	}
+	return 0, false
+}
+
+// element is one of a list.
+func element(value any, i int) any {
+	switch found := value.(type) {
+	case []any:
+		return found[i]
+	case []string:
+		return &found[i]
+	case []Event:
+		return found[i]
+	case *[]string:
+		return &(*found)[i]
+	case records:
+		return found.item(i)
+	}
+	return nil
 }
 
 // appendLong is zigzag, then seven bits at a time, the lowest first.
@@ -98,15 +139,15 @@ func isControl(char rune) bool {
 }
 
 // judge notes what a family's rule finds.
-func (r rule) judge(event Event, s *state) {
+func (r rule) judge(event any, s *state) {
 	switch r.Rule {
 	case "required_if":
-		if event[r.When] == r.Is && isNothing(event[r.Path]) {
+		if plain(valueOf(event, r.When)) == r.Is && isNothing(valueOf(event, r.Path)) {
 			s.note(r.Path, "required_if", "is required when "+r.When+" is "+words(r.Is))
 		}
 	case "at_least_one":
 		for _, path := range r.Paths {
-			if !isNothing(event[path]) {
+			if !isNothing(valueOf(event, path)) {
 				return
 			}
 		}
@@ -115,9 +156,13 @@ func (r rule) judge(event Event, s *state) {
 }
 
 func isNothing(value any) bool {
-	if size, _, isList := elements(value); isList {
+	if value == nil {
+		return true
+	}
+	if size, isList := sizeOf(value); isList {
 		return size == 0
 	}
+	value = plain(value)
 	return value == nil || value == "" || value == false
 }
 

@@ -10,13 +10,22 @@ func Frame(out []byte, schemaID uint32, body []byte) []byte {
 // RawKey is the Kafka key of an event: "tenant/actor id" of the actor's home tenant; "-" for an
 // anonymous one.
 func RawKey(event Event) []byte {
-	actor, _ := event["actor"].(map[string]any)
-	tenant, _ := actor["tenant"].(string)
-	id, known := actor["id"].(string)
-	if !known {
-		return []byte("-")
+	return appendRawKey(nil, event["actor"])
+}
+
+func appendRawKey(out []byte, actor any) []byte {
+	var tenant, id string
+	switch actor := actor.(type) {
+	case *Actor:
+		tenant, id = actor.Tenant, actor.ID
+	case map[string]any:
+		tenant, _ = actor["tenant"].(string)
+		id, _ = actor["id"].(string)
 	}
-	return []byte(tenant + "/" + id)
+	if id == "" { // no valid id is empty
+		return append(out, '-')
+	}
+	return append(append(append(out, tenant...), '/'), id...)
 }
 
 // Murmur2 is Kafka's default partitioner's hash of a key, made positive. Source: Apache Kafka,

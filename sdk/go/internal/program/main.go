@@ -1,0 +1,66 @@
+// Program publishes log-ins through the SDK; tests/acceptance/test_sdk_go.py runs it as a process of its
+// own. A line for each call goes to stdout: the event's id, or a stroke, then how many microseconds the
+// call took and the error. Settings come from the environment.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/audit-trail/auditsdk"
+)
+
+func main() {
+	count := flag.Int("count", 100, "events")
+	pause := flag.Duration("pause", 0, "between them")
+	class := flag.String("class", "", "delivery class; the family's otherwise")
+	buffer := flag.Int("buffer-bytes", 0, "Settings.BufferBytes")
+	patience := flag.Duration("fail-closed-timeout", 0, "Settings.FailClosedTimeout")
+	flush := flag.Duration("close-timeout", 20*time.Second, "Settings.CloseTimeout")
+	tenant := flag.String("tenant", "acme", "Settings.Tenant")
+	wait := flag.Bool("wait", false, "after the last one, for SIGTERM")
+	flag.Parse()
+	settings := auditsdk.Settings{
+		Service: "sdk-test", Tenant: *tenant, BufferBytes: *buffer, FailClosedTimeout: *patience, CloseTimeout: *flush,
+	}
+	if *class != "" {
+		settings.Delivery = map[string]auditsdk.DeliveryClass{"authentication": auditsdk.DeliveryClass(*class)}
+	}
+	if err := run(settings, *count, *pause, *wait); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(settings auditsdk.Settings, count int, pause time.Duration, wait bool) error {
+	ended, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	audit, err := auditsdk.New(settings)
+	if err != nil {
+		return err
+	}
+	for number := range count {
+		actor := &auditsdk.Actor{
+			Type: auditsdk.ActorTypeUser, Tenant: "acme", IDType: "user_id", ID: fmt.Sprintf("sdk-%d", number%40),
+		}
+		began := time.Now()
+		id, err := audit.Login(context.Background(), auditsdk.Login{Actor: actor})
+		took := time.Since(began).Microseconds()
+		if err != nil {
+			id = "-"
+		}
+		fmt.Println(id, took, fmt.Sprintf("%T %v", err, err)) // unbuffered: the process may be killed
+		time.Sleep(pause)
+	}
+	if wait {
+		fmt.Fprintln(os.Stderr, "published")
+		<-ended.Done()
+	}
+	fmt.Fprintln(os.Stderr, "left", audit.Close())
+	return nil
+}
