@@ -2,6 +2,7 @@ package auditsdk
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"math"
 	"sort"
@@ -133,11 +134,10 @@ func (h *heartbeats) event(topics []Event, final bool) Event {
 	return Event{
 		"event_id": newID(now), "occurred_at": now, "tenant": h.tenant,
 		"action": "producer.heartbeat", "outcome": "success", "operation": "heartbeat",
-		"actor":    Event{"type": "system", "tenant": h.tenant, "id_type": "unknown", "id": nil},
-		"producer": h.self.producer(h.sequence),
-		"heartbeat": Event{
-			"interval_s": int(math.Ceil(h.every.Seconds())), "final": final, "topics": topics,
-		},
+		"actor":     Event{"type": "system", "tenant": h.tenant, "id_type": "unknown", "id": nil},
+		"producer":  h.self.producer(h.sequence),
+		"heartbeat": Event{"interval_s": int(math.Ceil(h.every.Seconds())), "final": final},
+		"topics":    topics,
 	}
 }
 
@@ -150,9 +150,9 @@ func (p *publisher) progress() []Event {
 		if one.accepted == 0 && one.dropped.Refused == 0 {
 			continue
 		}
-		ranges := make([]Event, len(one.dropped.Ranges))
+		ranges := make([]string, len(one.dropped.Ranges))
 		for i, lost := range one.dropped.Ranges {
-			ranges[i] = Event{"first": lost.First, "last": lost.Last}
+			ranges[i] = fmt.Sprintf("%d-%d", lost.First, lost.Last)
 		}
 		topics = append(topics, Event{
 			"topic": one.topic, "accepted": one.accepted, "delivered": one.delivered,

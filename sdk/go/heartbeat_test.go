@@ -15,7 +15,7 @@ import (
 func (r recorded) beats() []Event { return r.sent(systemFamily) }
 
 func topicsOf(beat Event) []any {
-	found, _ := part(beat, "heartbeat", "topics").([]any)
+	found, _ := beat["topics"].([]any)
 	return found
 }
 
@@ -88,7 +88,7 @@ func TestWhatWasDroppedIsInTheNextHeartbeat(t *testing.T) {
 		}
 		last := topicsOf(beats[len(beats)-1])[0].(map[string]any)
 		return last["refused"] == refused && last["accepted"] == last["delivered"].(int64)+1 &&
-			reflect.DeepEqual(last["dropped"], []any{Event{"first": int64(0), "last": int64(0)}})
+			reflect.DeepEqual(last["dropped"], []any{"0-0"})
 	})
 }
 

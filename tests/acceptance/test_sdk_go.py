@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from audit_sdk import Audit, murmur2
 
 from pipeline.settings import Settings
-from tests.acceptance.records import ROOT, wait_until
-from tests.acceptance.test_sdk_python import PARTITIONS, Topic
+from tests.acceptance.records import ROOT
+from tests.acceptance.sdk_support import PARTITIONS, Topic, wait_until_indexed
 from tests.proxy import Fault, FaultProxy
 
 pytestmark = [
@@ -68,23 +62,6 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("go") / "program"
     subprocess.run(["go", "build", "-o", path, "./internal/program"], cwd=SDK, check=True)
     return path
-
-
-@pytest.fixture
-def topic(settings: Settings, registered: dict[str, int]) -> Iterator[Topic]:
-    made = Topic(settings)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def line() -> Iterator[FaultProxy]:
-    """A line to the broker that can fail."""
-    home = Path(os.environ.get("AUDIT_STACK_DIR") or ROOT / ".stack")
-    ports = json.loads((home / "stack.json").read_bytes())["ports"]
-    made = FaultProxy(f"kafka://127.0.0.1:{ports['kafka_behind_proxy']}", ports["kafka_proxy"])
-    yield made
-    made.close()
 
 
 def ids(calls: list[Call]) -> list[str]:
@@ -236,20 +213,5 @@ def test_the_quick_start_is_in_every_store(
 ) -> None:
     event_id = quick_start(settings, tmp_path)
 
-    def found(query: str) -> list[dict[str, Any]]:
-        words = urllib.parse.quote(query)
-        url = f"{settings.elasticsearch_url}/{settings.index_prefix}-*/_search?q={words}"
-        try:
-            with urllib.request.urlopen(url) as answer:
-                return [hit["_source"] for hit in json.load(answer)["hits"]["hits"]]
-        except urllib.error.HTTPError:  # the month's index is being made
-            return []
-
-    (event,) = wait_until(lambda: found(f"event.id:{event_id}"))
-    assert event["event.action"] == "invoice.read"
-    told = (
-        f"audit.producer.epoch:{event['audit.producer.epoch']} AND event.action:producer.heartbeat"
-    )
-    beats = wait_until(lambda: [one for one in found(told) if one["audit.heartbeat.final"]])
-    assert len(beats) == 1
+    wait_until_indexed(settings, event_id)
     assert worker.poll() is None

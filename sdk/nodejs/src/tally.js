@@ -10,19 +10,21 @@ export class Tally {
   ranges = []; // {first, last}, ascending
 
   /**
-   * An event that was given a sequence will not arrive. Of more ranges than an event may carry the two
-   * oldest become one.
+   * An event that was given a sequence will not arrive; in any order, since brokers refuse by partition.
+   * Of more ranges than an event may carry the two oldest become one.
    */
   drop(sequence) {
-    const newest = this.ranges.at(-1);
-    if (newest !== undefined && newest.last + 1 === sequence) {
-      newest.last = sequence;
-      return;
+    const { ranges } = this;
+    let at = ranges.length; // nearly always at the end
+    while (at > 0 && ranges[at - 1].last >= sequence - 1) at -= 1;
+    const touched = ranges[at];
+    if (touched === undefined || touched.first > sequence + 1) {
+      ranges.splice(at, 0, { first: sequence, last: sequence });
+    } else {
+      touched.first = Math.min(touched.first, sequence);
+      touched.last = Math.max(touched.last, sequence);
+      if (ranges[at + 1]?.first === touched.last + 1) touched.last = ranges.splice(at + 1, 1)[0].last;
     }
-    this.ranges.push({ first: sequence, last: sequence });
-    if (this.ranges.length > limits.items) {
-      const [{ first }, { last }, ...rest] = this.ranges;
-      this.ranges = [{ first, last }, ...rest];
-    }
+    if (ranges.length > limits.items) ranges[1].first = ranges.shift().first;
   }
 }

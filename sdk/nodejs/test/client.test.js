@@ -150,6 +150,13 @@ test("heartbeats say what was accepted, delivered and dropped", async (context) 
   assert.equal((await events()).filter(({ family }) => family !== "system").length, 2);
 });
 
+test("ranges hold each sequence in whatever order they come", () => {
+  const tally = new Tally();
+  for (const sequence of [5, 3, 9, 4, 10, 7, 3, 8, 1]) tally.drop(sequence);
+
+  assert.deepEqual(tally.ranges, [{ first: 1, last: 1 }, { first: 3, last: 5 }, { first: 7, last: 10 }]);
+});
+
 test("of many dropped ranges the oldest become one", () => {
   const tally = new Tally();
   for (let sequence = 0; sequence < 200; sequence += 2) tally.drop(sequence);

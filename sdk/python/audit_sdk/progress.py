@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Final
 
 from audit_sdk.contract import contract
@@ -17,18 +19,25 @@ _RANGES_MAX: Final = contract().limits.items
 class Dropped:
     """Sequences of a topic that will not arrive, and how many events were never given one."""
 
-    ranges: list[list[int]] = field(default_factory=list)  # [first, last], ascending
+    ranges: list[list[int]] = field(default_factory=list)  # [first, last], ascending, apart
     refused: int = 0
 
     def add(self, sequence: int) -> None:
-        """One more sequence. Of more ranges than an event may carry the two oldest become one."""
-        if self.ranges and self.ranges[-1][1] + 1 == sequence:
-            self.ranges[-1][1] = sequence
-            return
-        self.ranges.append([sequence, sequence])
-        if len(self.ranges) > _RANGES_MAX:
-            (first, _), (_, last), *rest = self.ranges
-            self.ranges = [[first, last], *rest]
+        """One more sequence, in any order: brokers refuse by partition. Of more ranges than an event
+        may carry the two oldest become one.
+        """
+        ranges = self.ranges
+        at = bisect_left(ranges, sequence - 1, key=itemgetter(1))
+        if at == len(ranges) or ranges[at][0] > sequence + 1:
+            ranges.insert(at, [sequence, sequence])
+        else:
+            touched = ranges[at]
+            touched[0], touched[1] = min(touched[0], sequence), max(touched[1], sequence)
+            if at + 1 < len(ranges) and ranges[at + 1][0] == touched[1] + 1:
+                touched[1] = ranges.pop(at + 1)[1]
+        if len(ranges) > _RANGES_MAX:
+            oldest = ranges.pop(0)
+            ranges[0][0] = oldest[0]
 
 
 class Progress:

@@ -8,6 +8,8 @@ from typing import Any
 from audit_sdk import AuditConfigurationError, Metrics
 from audit_sdk.context import audit_context
 from audit_sdk.progress import Dropped
+from hypothesis import given
+from hypothesis import strategies as st
 from recorded import Recorded
 
 ACTOR = {"type": "user", "tenant": "acme", "id_type": "user_id", "id": "u-1"}
@@ -116,6 +118,20 @@ def test_a_registry_that_does_not_know_heartbeats_keeps_no_event_waiting() -> No
     assert audit.close() == 0
     assert len(audit.producer.records) == 5
     assert told.seen == [("system", "not_registered")] * 2
+
+
+@given(st.lists(st.integers(0, 100), max_size=80))
+def test_ranges_hold_each_sequence_in_whatever_order_they_come(sequences: list[int]) -> None:
+    dropped = Dropped()
+    for sequence in sequences:
+        dropped.add(sequence)
+
+    held = [number for first, last in dropped.ranges for number in range(first, last + 1)]
+    assert held == sorted(set(sequences))
+    assert all(
+        one[1] + 1 < following[0]
+        for one, following in zip(dropped.ranges, dropped.ranges[1:], strict=False)
+    )
 
 
 def test_ranges_are_joined_and_bounded() -> None:
