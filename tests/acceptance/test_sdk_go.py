@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -15,9 +14,8 @@ from pathlib import Path
 import pytest
 from audit_sdk import Audit, murmur2
 
-from pipeline.settings import Settings
 from tests.acceptance.records import ROOT
-from tests.acceptance.sdk_support import PARTITIONS, Topic, wait_until_indexed
+from tests.acceptance.sdk_support import PARTITIONS, Topic
 from tests.proxy import Fault, FaultProxy
 
 pytestmark = [
@@ -183,35 +181,3 @@ def test_an_event_that_breaks_its_contract_reaches_no_broker(topic: Topic, progr
 
     assert call.error.startswith("*auditsdk.InvalidEvent authentication: tenant: is missing")
     assert topic.ids() == Counter()
-
-
-def quick_start(settings: Settings, folder: Path) -> str:
-    """What the README's program prints, made as the README says."""
-    readme = (SDK / "README.md").read_text(encoding="utf-8")
-    commands, code = (
-        re.findall(rf"^```{kind}\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)[0]
-        for kind in ("sh", "go")
-    )
-    code = code.replace("127.0.0.1:19092", settings.kafka_bootstrap).replace(
-        "http://127.0.0.1:18080/apis/ccompat/v7", settings.registry_url
-    )
-    (folder / "main.go").write_text(code, encoding="utf-8")
-    done = subprocess.run(
-        ["sh", "-e", "-c", commands.replace("../audit-trail/sdk/go", str(SDK))],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def test_the_quick_start_is_in_every_store(
-    settings: Settings, worker: subprocess.Popen[bytes], tmp_path: Path
-) -> None:
-    event_id = quick_start(settings, tmp_path)
-
-    wait_until_indexed(settings, event_id)
-    assert worker.poll() is None

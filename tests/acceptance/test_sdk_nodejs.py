@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -17,9 +16,8 @@ from typing import Any
 import pytest
 from audit_sdk import murmur2
 
-from pipeline.settings import Settings
 from tests.acceptance.records import ROOT, wait_until
-from tests.acceptance.sdk_support import PARTITIONS, Topic, here, wait_until_indexed
+from tests.acceptance.sdk_support import PARTITIONS, Topic
 from tests.proxy import Fault, FaultProxy
 from tests.sizes import FULL
 
@@ -209,22 +207,3 @@ def test_fail_closed_returns_with_the_event_on_the_broker_or_raises(
     program = Program("confirmed", 1, **closed, failClosedTimeoutS=0.5)
     assert program.ended() == []
     assert "NotDelivered" in program.errors()
-
-
-def test_the_quick_start_is_in_every_store(
-    settings: Settings, worker: subprocess.Popen[bytes], tmp_path: Path
-) -> None:
-    readme = (SDK / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```js\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
-    quick_start = next(block for block in blocks if "new Audit(" in block)
-    (tmp_path / "node_modules").mkdir()
-    (tmp_path / "node_modules" / "audit-sdk").symlink_to(SDK)
-    (tmp_path / "start.mjs").write_text(here(quick_start, settings), encoding="utf-8")
-
-    done = subprocess.run(
-        ["node", "start.mjs"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
-    )
-
-    assert done.returncode == 0, done.stderr
-    wait_until_indexed(settings, done.stdout.strip())
-    assert worker.poll() is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -15,9 +14,8 @@ from typing import Any
 import pytest
 from audit_sdk import Audit, DeliveryClass, InvalidEvent, NotDelivered, murmur2
 
-from pipeline.settings import Settings
 from tests.acceptance.records import ROOT, an_acme_event
-from tests.acceptance.sdk_support import PARTITIONS, Topic, here, wait_until_indexed
+from tests.acceptance.sdk_support import PARTITIONS, Topic
 from tests.proxy import Fault, FaultProxy
 from tests.sizes import FULL
 
@@ -183,23 +181,3 @@ def test_an_event_that_breaks_its_contract_reaches_no_broker(topic: Topic) -> No
         assert audit.flush(5.0) == 0
 
     assert topic.ids() == Counter()
-
-
-def test_the_quick_start_is_in_every_store(
-    settings: Settings, worker: subprocess.Popen[bytes], tmp_path: Path
-) -> None:
-    readme = (ROOT / "sdk/python/README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
-    quick_start = next(block for block in blocks if "with Audit(" in block)
-
-    done = subprocess.run(
-        [sys.executable, "-c", here(quick_start, settings)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
-    assert done.returncode == 0, done.stderr
-    wait_until_indexed(settings, done.stdout.strip())
-    assert worker.poll() is None

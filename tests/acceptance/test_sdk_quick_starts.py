@@ -1,0 +1,106 @@
+"""The quick start of each SDK, as its README has it: `audit-trail status` and the index show the event."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.settings import Settings
+from tests.acceptance.records import ROOT, cli, start_worker, wait_until
+from tests.acceptance.sdk_support import here, wait_until_indexed
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+SDKS = ROOT / "sdk"
+Start = Callable[[Settings, Path], list[str]]
+
+
+@pytest.fixture(scope="module")
+def one_worker(settings: Settings, registered: dict[str, int]) -> Iterator[None]:
+    """One for all three."""
+    process = start_worker(subprocess.DEVNULL, AUDIT_ARCHIVE_MAX_AGE_S="1")
+    yield
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+
+
+def blocks(sdk: str, kind: str) -> list[str]:
+    readme = (SDKS / sdk / "README.md").read_text(encoding="utf-8")
+    return re.findall(rf"^```{kind}\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+
+
+def python(settings: Settings, _folder: Path) -> list[str]:
+    program = next(block for block in blocks("python", "python") if "with Audit(" in block)
+    return [sys.executable, "-c", here(program, settings)]
+
+
+def nodejs(settings: Settings, folder: Path) -> list[str]:
+    program = next(block for block in blocks("nodejs", "js") if "new Audit(" in block)
+    (folder / "node_modules").mkdir()
+    (folder / "node_modules" / "audit-sdk").symlink_to(SDKS / "nodejs")
+    (folder / "start.mjs").write_text(here(program, settings), encoding="utf-8")
+    return ["node", "start.mjs"]
+
+
+def go(settings: Settings, folder: Path) -> list[str]:
+    commands, program = blocks("go", "sh")[0], blocks("go", "go")[0]
+    (folder / "main.go").write_text(here(program, settings), encoding="utf-8")
+    return ["sh", "-e", "-c", commands.replace("../audit-trail/sdk/go", str(SDKS / "go"))]
+
+
+def needs(there: object, what: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(not there, reason=f"needs {what}")
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        python,
+        pytest.param(
+            nodejs,
+            marks=needs(
+                shutil.which("node") and (SDKS / "nodejs" / "node_modules").is_dir(),
+                "node, and npm ci in sdk/nodejs (scripts/run_tests.py does it)",
+            ),
+        ),
+        pytest.param(go, marks=needs(shutil.which("go"), "go")),
+    ],
+)
+def test_the_quick_start_is_in_the_index_and_in_the_status(
+    settings: Settings, one_worker: None, start: Start, tmp_path: Path
+) -> None:
+    before = leaves()
+
+    done = subprocess.run(
+        start(settings, tmp_path),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert done.returncode == 0, done.stderr
+    wait_until_indexed(settings, done.stdout.strip())
+    assert leaves() == before + 1
+
+
+def leaves() -> int:
+    """Of the quick start's topic, once the worker has all that is in it."""
+
+    def rows() -> list[dict[str, Any]]:
+        found = json.loads(cli("status", "-o", "json"))
+        return [row for row in found if row["log"].startswith("audit.raw.data-access/")]
+
+    done = wait_until(lambda: [row for row in (rows(),) if not any(r["lag_records"] for r in row)])
+    return sum(row["leaves"] for row in done[0])
