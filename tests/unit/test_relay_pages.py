@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from audit_sdk.identity import now_us, uuid7
 
+from pipeline.domain.errors import ConfigurationError
+from pipeline.entrypoints.cli import commands_relay
 from tests.relay_support import TOKEN_KEY, a_batch, an_event
 from tests.unit.relay_client import ROOT, Relay, a_relay, wrong
 
@@ -73,3 +75,12 @@ def test_the_tokens_of_the_guide_are_taken(relay: Relay) -> None:
 
     assert relay.post(token=found["token"]).status_code == 202
     assert relay.audit.events()[0]["actor"]["id"] == "u-000042"
+
+
+def test_without_its_packages_the_command_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(commands_relay, "find_spec", lambda name: None if name == "jwt" else name)
+
+    with pytest.raises(ConfigurationError, match=r"needs pyjwt: install .* extra `api`"):
+        commands_relay.serve()

@@ -154,3 +154,11 @@ def test_no_more_batches_wait_than_the_setting_says(tmp_path: Path) -> None:
 
 def test_an_id_of_now_is_current(relay: Relay) -> None:
     assert relay.replays.is_current(uuid7(now_us()))
+
+
+def test_what_the_brokers_have_is_remembered_without_its_content(relay: Relay) -> None:
+    batch = a_batch(an_event(), an_event())
+    assert relay.post(batch).status_code == 202
+
+    kept = [relay.replays._known[one["event_id"]].receipt for one in batch["events"]]
+    assert kept == [None, None]
