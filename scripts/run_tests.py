@@ -23,13 +23,15 @@ STACK = [sys.executable, str(ROOT / "infra" / "local" / "stack.py")]
 # Beside a stack of `make demo`, never on it: its data are deleted.
 FOLDER = {"AUDIT_STACK_DIR": str(ROOT / ".stack-test")}
 PORTS = {"AUDIT_STACK_PORT_BASE": "21500"}
-SIDE_BY_SIDE = ("--numprocesses=logical", "--dist=loadfile")
+SIDE_BY_SIDE = ("--numprocesses=logical", "--dist=loadgroup")
 NO_SERVER = ("tests/unit", "sdk/python/tests")
-SHARED = (
-    "tests/contract",
-    "tests/integration",
-    "tests/migration",
-)  # names of their own in each store
+# What publishes, and needs no worker.
+PRODUCERS = tuple(
+    f"tests/acceptance/test_{name}.py"
+    for name in ("sdk_python", "sdk_nodejs", "sdk_go", "relay", "relay_openapi", "relay_starts")
+)
+# Names of their own in each store, or one after the other (`xdist_group`).
+SHARED = (*PRODUCERS, "tests/contract", "tests/integration", "tests/migration")
 AWAY = (
     "tests/acceptance/test_sdk_python.py::test_a_broker_that_is_away_delays_no_call_and_loses_nothing",
 )
@@ -71,7 +73,8 @@ def main() -> int:
     with stack(environment, keep=options.keep, fresh=False) as settings:
         with_stack = environment | settings
         status = pytest(with_stack, *SHARED, *SIDE_BY_SIDE, *words) or status
-        status = pytest(with_stack, *ALONE, *words) or status
+        others = [f"--ignore={file}" for file in PRODUCERS]
+        status = pytest(with_stack, *ALONE, *others, *words) or status
     print(f"all tests in {time.monotonic() - started_at:.0f} s", file=sys.stderr)
     return status
 

@@ -19,7 +19,11 @@ from tests.acceptance.relay_process import PATH, RawTopics, RelayProcess, a_rela
 from tests.proxy import Fault, FaultProxy
 from tests.relay_support import AUDIENCE, Provider, a_batch, an_event, b64, hmac_signed
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.xdist_group("raw topics"),
+    pytest.mark.integration,
+    pytest.mark.timeout(240),
+]
 
 APP = "https://app.acme.example"
 

@@ -17,7 +17,11 @@ import pytest
 from tests.acceptance.records import ROOT
 from tests.acceptance.relay_process import PATH, RelayProcess, a_relay_process
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = [
+    pytest.mark.xdist_group("raw topics"),
+    pytest.mark.integration,
+    pytest.mark.timeout(180),
+]
 
 MAX_TIME_S = 20
 MANY = "1000000"  # more than a run sends

@@ -18,7 +18,11 @@ from tests.acceptance.relay_process import RawTopics, RelayProcess, a_relay_proc
 from tests.proxy import Fault, FaultProxy
 from tests.relay_support import a_batch
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.xdist_group("raw topics"),
+    pytest.mark.integration,
+    pytest.mark.timeout(240),
+]
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from tests.acceptance.sdk_support import PARTITIONS, Topic
 from tests.proxy import Fault, FaultProxy
 
 pytestmark = [
+    pytest.mark.xdist_group("raw topics"),
     pytest.mark.integration,
     pytest.mark.timeout(240),
     pytest.mark.skipif(shutil.which("go") is None, reason="it needs go"),

@@ -19,7 +19,11 @@ from tests.acceptance.sdk_support import PARTITIONS, Topic
 from tests.proxy import Fault, FaultProxy
 from tests.sizes import FULL
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.xdist_group("raw topics"),
+    pytest.mark.integration,
+    pytest.mark.timeout(240),
+]
 
 PROGRAM = ROOT / "tests" / "acceptance" / "sdk_program.py"
 AWAY_CALLS = 30_000 if FULL else 2_000  # two milliseconds apart

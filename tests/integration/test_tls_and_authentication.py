@@ -46,7 +46,12 @@ from tests.kms_server import key_service
 from tests.tls_lines import Authority, secured_line
 from tests.tls_support import READER, ROOT, Secured, secured_servers
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio, pytest.mark.timeout(180)]
+pytestmark = [
+    pytest.mark.xdist_group("raw topics"),
+    pytest.mark.integration,
+    pytest.mark.anyio,
+    pytest.mark.timeout(180),
+]
 
 EVENTS = 300
 KEY_ID = "0d6a9f62-8f0a-4cbd-8a5e-2f1f6d3c9b01"
