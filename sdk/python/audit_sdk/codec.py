@@ -9,23 +9,29 @@ Encoding".
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
-from typing import Any, Final
+from typing import Any
 
 from audit_sdk.contract import Family, Limits, contract
 from audit_sdk.errors import InvalidEvent, Problem
-from audit_sdk.fast_codec import ODD, Fast, compile_fast, whole_bounds
-
-Problems = list[Problem]
-# (value, where it is, buffer, problems)
-Write = Callable[[Any, bytearray, Problems], None]
-
-_ABSENT: Final = object()
-# C0 except tab, line feed and carriage return; DEL; C1 with U+0085.
-_CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_UUID: Final = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_NIL: Final = "00000000-0000-0000-0000-000000000000"
+from audit_sdk.fast_codec import ODD, Fast, compile_fast
+from audit_sdk.rules import broken_rules
+from audit_sdk.values import (
+    ABSENT,
+    CONTROL,
+    NIL_UUID,
+    UUID,
+    Problems,
+    Write,
+    boolean,
+    enum,
+    put_long,
+    put_text,
+    utf8,
+    uuid,
+    whole,
+)
 
 
 def encode(family: str, event: Mapping[str, Any]) -> bytes:
@@ -42,7 +48,7 @@ def encode(family: str, event: Mapping[str, Any]) -> bytes:
         _fast(family)(event, body)
         known = contract()
         rules = known.families[family].rules
-        if len(body) <= known.limits.event_bytes and not _broken_rules(rules, event):
+        if len(body) <= known.limits.event_bytes and not broken_rules(rules, event):
             return bytes(body)
     except ODD:
         pass  # what is not plainly right is judged below
@@ -81,19 +87,12 @@ def _fast(family: str) -> Fast:
     return compile_fast(
         known.families[family],
         known,
-        put_long=_put_long,
-        control=_CONTROL,
-        uuid=_UUID,
-        nil_uuid=_NIL,
+        put_long=put_long,
+        control=CONTROL,
+        uuid=UUID,
+        nil_uuid=NIL_UUID,
         default_of=compiler.plain_bytes,
     )
-
-
-def _broken_rules(rules: Sequence[Mapping[str, Any]], event: Mapping[str, Any]) -> Problems:
-    problems: Problems = []
-    for rule in rules:
-        _RULES[rule["rule"]](rule, event, problems)
-    return problems
 
 
 class _Compiler:
@@ -113,7 +112,7 @@ class _Compiler:
             record(event, out, problems)
             if not isinstance(event, Mapping):
                 return
-            problems += _broken_rules(rules, event)
+            problems += broken_rules(rules, event)
             if len(out) > limit:
                 problems.append(Problem("", "event_bytes", f"more than {limit} bytes as Avro"))
 
@@ -137,7 +136,7 @@ class _Compiler:
         if kind == "record":
             return self._record(schema, path)
         if kind == "enum":
-            return _enum(schema["symbols"], path)
+            return enum(schema["symbols"], path)
         if kind == "array":
             return self._array(schema, path)
         if kind == "map":
@@ -147,12 +146,12 @@ class _Compiler:
     def _plain(self, kind: str, path: str, logical: str | None = None) -> Write:
         if kind == "string":
             if logical == "uuid":
-                return _uuid(path)
+                return uuid(path)
             return self._text(path)
         if kind == "boolean":
-            return _boolean(path)
+            return boolean(path)
         if kind in ("int", "long"):
-            return _whole(path, 32 if kind == "int" else 64, logical)
+            return whole(path, 32 if kind == "int" else 64, logical)
         raise TypeError(f"{path}: no event field has Avro type {kind}")
 
     def _text(self, path: str) -> Write:
@@ -172,7 +171,7 @@ class _Compiler:
                 problems.append(Problem(path, "text_chars", f"longer than {limit} characters"))
             elif wanted is not None and not wanted.fullmatch(value):
                 problems.append(Problem(path, "pattern", f"must be {looks}"))
-            _put_text(value, path, out, problems)
+            put_text(value, path, out, problems)
 
         return write
 
@@ -206,7 +205,7 @@ class _Compiler:
                 problems.append(Problem(path, rule, f"more than {limit} elements"))
                 return
             if value:
-                _put_long(len(value), out)
+                put_long(len(value), out)
                 for part in value:
                     inner(part, out, problems)
             out.append(0)
@@ -226,16 +225,16 @@ class _Compiler:
                 problems.append(Problem(path, "items", f"more than {limits.items} elements"))
                 return
             if value:
-                _put_long(len(value), out)
-                for octets, name in sorted((_utf8(name), name) for name in value):
+                put_long(len(value), out)
+                for octets, name in sorted((utf8(name), name) for name in value):
                     if not name:
                         problems.append(Problem(path, "empty", "a key is empty"))
                     if len(octets) > limits.label_key_bytes:
                         problems.append(Problem(path, "label_key_bytes", key_too_long))
-                    if len(_utf8(value[name])) > limits.label_value_bytes:
+                    if len(utf8(value[name])) > limits.label_value_bytes:
                         problems.append(Problem(path, "label_value_bytes", value_too_long))
-                    _put_text(name, path, out, problems)
-                    _put_text(value[name], path, out, problems)
+                    put_text(name, path, out, problems)
+                    put_text(value[name], path, out, problems)
             out.append(0)
 
         return write
@@ -259,8 +258,8 @@ class _Compiler:
             present = 0
             get = value.get
             for name, write_field, default, inner in fields:
-                part = get(name, _ABSENT)
-                if part is _ABSENT:
+                part = get(name, ABSENT)
+                if part is ABSENT:
                     if default is None:
                         problems.append(Problem(inner, "required", "is missing"))
                     else:
@@ -281,7 +280,7 @@ def _unknown_fields(value: Mapping[Any, Any], names: set[str], path: str) -> lis
     """A problem per key that is no field, in the order of their UTF-8 bytes."""
     return [
         Problem(f"{path}.{name}" if path else name, "unknown_field", "is no field of this family")
-        for name in sorted((str(key) for key in value if key not in names), key=_utf8)
+        for name in sorted((str(key) for key in value if key not in names), key=utf8)
     ]
 
 
@@ -289,108 +288,3 @@ def _is_text_map(value: Any) -> bool:
     return isinstance(value, Mapping) and all(
         type(name) is str and type(text) is str for name, text in value.items()
     )
-
-
-def _enum(symbols: list[str], path: str) -> Write:
-    codes = {}
-    for number, symbol in enumerate(symbols):
-        code = bytearray()
-        _put_long(number, code)
-        codes[symbol] = bytes(code)
-    known = ", ".join(symbols)
-
-    def write(value: Any, out: bytearray, problems: Problems) -> None:
-        code = codes.get(value) if isinstance(value, str) else None
-        if code is None:
-            problems.append(Problem(path, "symbol", f"must be one of {known}"))
-        else:
-            out += code
-
-    return write
-
-
-def _boolean(path: str) -> Write:
-    def write(value: Any, out: bytearray, problems: Problems) -> None:
-        if value is True or value is False:
-            out.append(1 if value else 0)
-        else:
-            problems.append(Problem(path, "type", "must be true or false"))
-
-    return write
-
-
-def _whole(path: str, bits: int, logical: str | None) -> Write:
-    least, most = whole_bounds(bits, logical)
-    if logical == "timestamp-micros":
-        wanted = "must be microseconds since 1970, before the year 2262"
-    else:
-        wanted = f"must fit into {bits} bits"
-
-    def write(value: Any, out: bytearray, problems: Problems) -> None:
-        if type(value) is not int:
-            problems.append(Problem(path, "type", "must be a whole number"))
-        elif not least <= value <= most:
-            problems.append(Problem(path, "range", wanted))
-        else:
-            _put_long(value, out)
-
-    return write
-
-
-def _uuid(path: str) -> Write:
-    def write(value: Any, out: bytearray, problems: Problems) -> None:
-        if type(value) is not str:
-            problems.append(Problem(path, "type", "must be text"))
-        elif not _UUID.fullmatch(value) or value == _NIL:
-            problems.append(Problem(path, "uuid", "must be a UUID, and not the nil one"))
-        else:
-            out.append(72)
-            out += value.encode()
-
-    return write
-
-
-def _put_text(text: str, path: str, out: bytearray, problems: Problems) -> None:
-    """The length in bytes, then UTF-8; what no store takes is a problem."""
-    if not text.isprintable():
-        if _CONTROL.search(text):
-            problems.append(Problem(path, "control_character", "has a control character"))
-            return
-        if any("\ud800" <= char <= "\udfff" for char in text):
-            problems.append(Problem(path, "unicode", "has half of a surrogate pair"))
-            return
-    octets = text.encode()
-    length = len(octets)
-    if length < 64:
-        out.append(2 * length)
-    else:
-        _put_long(length, out)
-    out += octets
-
-
-def _put_long(value: int, out: bytearray) -> None:
-    """Zigzag, then seven bits at a time, the lowest first."""
-    rest = (value << 1) ^ (value >> 63)
-    while rest > 0x7F:
-        out.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    out.append(rest)
-
-
-def _utf8(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _required_if(rule: Mapping[str, Any], event: Mapping[str, Any], problems: Problems) -> None:
-    if event.get(rule["when"], _ABSENT) == rule["is"] and not event.get(rule["path"]):
-        because = f"is required when {rule['when']} is {str(rule['is']).lower()}"
-        problems.append(Problem(rule["path"], "required_if", because))
-
-
-def _at_least_one(rule: Mapping[str, Any], event: Mapping[str, Any], problems: Problems) -> None:
-    if not any(event.get(path) for path in rule["paths"]):
-        detail = f"at least one of {' and '.join(rule['paths'])} is required"
-        problems.append(Problem(rule["paths"][0], "at_least_one", detail))
-
-
-_RULES: Final = {"required_if": _required_if, "at_least_one": _at_least_one}
