@@ -32,8 +32,9 @@ PRODUCERS = tuple(
 )
 # Names of their own in each store, or one after the other (`xdist_group`).
 SHARED = (*PRODUCERS, "tests/contract", "tests/integration", "tests/migration")
-AWAY = (
-    "tests/acceptance/test_sdk_python.py::test_a_broker_that_is_away_delays_no_call_and_loses_nothing",
+AWAY = tuple(
+    f"tests/acceptance/test_sdk_{name}.py::test_a_broker_that_is_away_delays_no_call_and_loses_nothing"
+    for name in ("python", "nodejs", "go")
 )
 ALONE = ("tests/acceptance", "tests/chaos")  # they end servers, or watch all that a worker does
 # tool → (how it says its version, oldest that will do, how it tests, where)

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from audit_sdk import Audit, murmur2
 from tests.acceptance.records import ROOT
 from tests.acceptance.sdk_support import PARTITIONS, Topic
 from tests.proxy import Fault, FaultProxy
+from tests.sizes import FULL
 
 pytestmark = [
     pytest.mark.xdist_group("raw topics"),
@@ -26,6 +28,8 @@ pytestmark = [
 ]
 
 SDK = ROOT / "sdk" / "go"
+AWAY_S = 60 if FULL else 3
+AWAY_CALLS = 35_000 if FULL else 3_000  # two milliseconds apart
 
 
 @dataclass(frozen=True)
@@ -38,21 +42,23 @@ class Call:
 
 
 class Program:
-    """``sdk/go/internal/program`` as a process."""
+    """``sdk/go/internal/program`` as a process. What it prints goes to a file: nobody reads it meanwhile."""
 
     def __init__(self, path: Path, *words: str, **env: str) -> None:
+        self._out = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the program
         self.process = subprocess.Popen(
             [path, *words],
             env={**os.environ, **env},
-            stdout=subprocess.PIPE,
+            stdout=self._out,
             stderr=subprocess.PIPE,
             text=True,
         )
 
     def ended(self, status: int = 0) -> list[Call]:
-        out, errors = self.process.communicate(timeout=90)
+        _out, errors = self.process.communicate(timeout=180)
         assert self.process.returncode == status, errors
-        calls = (line.split(" ", 2) for line in out.splitlines())
+        self._out.seek(0)
+        calls = (line.split(" ", 2) for line in self._out.read().splitlines())
         return [Call(event_id, int(took), error) for event_id, took, error in calls]
 
 
@@ -143,7 +149,7 @@ def test_a_broker_that_is_away_delays_no_call_and_loses_nothing(
 ) -> None:
     running = Program(
         program,
-        "-count=3000",
+        f"-count={AWAY_CALLS}",
         "-pause=2ms",
         "-buffer-bytes=100000",
         AUDIT_KAFKA_BOOTSTRAP=line.address,
@@ -151,7 +157,7 @@ def test_a_broker_that_is_away_delays_no_call_and_loses_nothing(
     )
     time.sleep(2.0)
     line.set(Fault.DOWN)
-    time.sleep(3.0)
+    time.sleep(AWAY_S)
     line.set(Fault.NONE)
     calls = running.ended()
 
