@@ -12,7 +12,7 @@ import { Line } from "./line.js";
 import { rawKey } from "./partition.js";
 import { unwatch, watch } from "./process.js";
 import { Publisher } from "./publisher.js";
-import { classOf, DeliveryClass, settingsFrom } from "./settings.js";
+import { classOf, DeliveryClass, settingsFrom, SYSTEM } from "./settings.js";
 import { Spool } from "./spool.js";
 
 /**
@@ -93,6 +93,7 @@ export class Audit {
    * closed). Rejects with `NotDelivered`: `fail_closed` only, not confirmed in time.
    */
   emit(family, fields) {
+    if (family === SYSTEM) throw new RangeError("the family system is the SDK's own");
     const event = this.#event(fields);
     const make = (sequence) => {
       event.producer = this.#identity.producer(sequence);

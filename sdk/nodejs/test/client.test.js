@@ -98,6 +98,7 @@ test("what is missing is thrown at once, before anything is sent", async (contex
     },
   );
   assert.throws(() => audit.emit("login", {}), /no event family/);
+  assert.throws(() => audit.emit("system", {}), /the SDK's own/);
   assert.deepEqual(await events(), []);
 });
 

@@ -38,6 +38,7 @@ from audit_sdk.wire import raw_key
 
 log = logging.getLogger("audit_sdk")
 
+_FAMILIES: Final = tuple(name for name in contract().families if name != SYSTEM)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _OPEN: Final[weakref.WeakSet[Audit]] = weakref.WeakSet()
 
@@ -121,7 +122,9 @@ class Audit:
             InvalidEvent: It breaks the contract; nothing was sent.
             NotAccepted: It was not taken (spool full, client closed).
             NotDelivered: ``fail_closed`` only: not confirmed in time.
+            LookupError: There is no such family, or it is the trail's own.
         """
+        _require_service_family(family)
         return self._publish(family, context.merged(context.current(), fields))
 
     def send(self, family: str, fields: Mapping[str, Any]) -> Receipt:
@@ -132,7 +135,9 @@ class Audit:
         Raises:
             InvalidEvent: It breaks the contract; nothing was sent.
             NotAccepted: The memory is full (``buffer_bytes``), or the client is closed.
+            LookupError: There is no such family, or it is the trail's own.
         """
+        _require_service_family(family)
         event = context.merged(context.current(), fields)
         item = self._accept(family, event, DeliveryClass.FAIL_CLOSED)
         assert item is not None  # only best effort drops
@@ -256,6 +261,11 @@ class Audit:
         assert self._settings.spool_dir is not None
         name = f"{self._identity.epoch}-{os.getpid()}"
         return Spool(self._settings.spool_dir, name, max_bytes=self._settings.spool_max_bytes)
+
+
+def _require_service_family(family: str) -> None:
+    if family not in _FAMILIES:
+        raise LookupError(f"no event family is named {family!r}; there are {', '.join(_FAMILIES)}")
 
 
 # --- the process: exit, SIGTERM, fork ---

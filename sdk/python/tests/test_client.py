@@ -71,6 +71,14 @@ def test_there_is_a_call_for_each_family(audit: Recorded) -> None:
     ]
 
 
+@pytest.mark.parametrize("family", ["login", "system"])
+def test_a_family_that_is_none_or_the_trails_own_is_refused(audit: Recorded, family: str) -> None:
+    with pytest.raises(LookupError, match="authentication, data-access"):
+        audit.emit(family, {"action": "session.start", "actor": ACTOR})
+
+    assert audit.producer.records == []
+
+
 def test_sequences_count_by_topic_and_an_invalid_event_takes_none(audit: Recorded) -> None:
     for _ in range(2):
         audit.login(actor=ACTOR)
