@@ -48,7 +48,7 @@ class RelaySettings(BaseSettings):
     # --- What is recorded ---
     allow_file: Path | None = Field(
         None,
-        description="JSON: which actions a browser may record; see samples/relay-actions.json.",
+        description="JSON: which actions a browser may record; see samples/relay/actions.json.",
     )
     service: str = Field(
         "audit-relay", min_length=1, description="`producer.service` of its events."

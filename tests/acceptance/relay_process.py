@@ -81,7 +81,7 @@ def a_relay_process(folder: Path, **env: str) -> Iterator[RelayProcess]:
     own = {
         "AUDIT_RELAY_PORT": str(port),
         "AUDIT_RELAY_TOKEN_KEY_FILE": str(key),
-        "AUDIT_RELAY_ALLOW_FILE": str(ROOT / "samples" / "relay-actions.json"),
+        "AUDIT_RELAY_ALLOW_FILE": str(ROOT / "samples" / "relay" / "actions.json"),
         **env,
     }
     with (folder / "relay.log").open("ab") as log:

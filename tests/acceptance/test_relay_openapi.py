@@ -83,7 +83,7 @@ def test_the_description_says_every_answer_and_how_to_authenticate(relay: RelayP
     assert described["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
     assert set(post["requestBody"]["content"]) == {"application/json", "text/plain"}
     assert actions(described) == set(
-        json.loads((ROOT / "samples/relay-actions.json").read_text(encoding="utf-8"))
+        json.loads((ROOT / "samples/relay/actions.json").read_text(encoding="utf-8"))
     )
 
 

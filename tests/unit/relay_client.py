@@ -85,7 +85,7 @@ def a_relay(folder: Path, *, peer: str = "203.0.113.7", **changes: Any) -> Itera
     key.touch(mode=0o600)
     key.write_text(TOKEN_KEY.hex())
     settings = RelaySettings(
-        **{"allow_file": ROOT / "samples/relay-actions.json", "token_key_file": key, **changes}
+        **{"allow_file": ROOT / "samples/relay/actions.json", "token_key_file": key, **changes}
     )
     made = Relay(settings, peer=peer)
     try:

@@ -159,7 +159,7 @@ def test_a_storage_that_does_not_exist_is_a_configuration_error() -> None:
 
 
 def test_the_sample_is_one_that_starts() -> None:
-    allowed = load_allowed(ROOT / "samples/relay-actions.json")
+    allowed = load_allowed(ROOT / "samples/relay/actions.json")
 
     assert allowed["invoice.download"].needs_resources
     assert not allowed["session.end"].needs_resources
