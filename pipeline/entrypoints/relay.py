@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import ssl
 import threading
 import time
@@ -213,6 +214,12 @@ class _Server(uvicorn.Server):
     """Ends in order on a signal, and leaves it at that: uvicorn's own sends the signal on afterwards,
     which would end the process before the client is closed.
     """
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so: uvicorn's own words are prose."""
+        await super().startup(sockets)
+        if self.started:
+            log_event(log, "relay_started", host=self.config.host, port=self.config.port)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

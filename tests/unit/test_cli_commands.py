@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 from pipeline.entrypoints.cli.main import app
 
 # Commands that print no data of their own on stdout, or bytes that no format fits.
-WITHOUT_FORMAT = {"mac-key", "worker", "resume", "open-epoch", "dead-letter show"}
+WITHOUT_FORMAT = {
+    *("mac-key", "worker", "resume", "open-epoch", "dead-letter show", "relay serve", "relay token")
+}
 HEAVY = ("confluent_kafka", "psycopg", "boto3", "elasticsearch", "pydantic", "aiohttp", "faust")
 # Nothing listens there: a command that needs a server fails at once.
 NOWHERE = {
