@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,15 +24,18 @@ STACK = [sys.executable, str(ROOT / "infra" / "local" / "stack.py")]
 # Beside a stack of `make demo`, never on it: its data are deleted.
 FOLDER = {"AUDIT_STACK_DIR": str(ROOT / ".stack-test")}
 PORTS = {"AUDIT_STACK_PORT_BASE": "21500"}
-SIDE_BY_SIDE = ("--numprocesses=logical", "--dist=loadgroup")
+SIDE_BY_SIDE = ("--numprocesses=logical", "--dist=loadfile")
 NO_SERVER = ("tests/unit", "sdk/python/tests")
-# What publishes, and needs no worker.
+# What publishes, and mostly waits for the broker: the other SDKs' own tests run beside it.
 PRODUCERS = tuple(
     f"tests/acceptance/test_{name}.py"
     for name in ("sdk_python", "sdk_nodejs", "sdk_go", "relay", "relay_openapi", "relay_starts")
 )
-# Names of their own in each store, or one after the other (`xdist_group`).
-SHARED = (*PRODUCERS, "tests/contract", "tests/integration", "tests/migration")
+SHARED = (
+    "tests/contract",
+    "tests/integration",
+    "tests/migration",
+)  # names of their own in each store
 AWAY = tuple(
     f"tests/acceptance/test_sdk_{name}.py::test_a_broker_that_is_away_delays_no_call_and_loses_nothing"
     for name in ("python", "nodejs", "go")
@@ -70,18 +74,31 @@ def main() -> int:
     if status:
         subprocess.run([*STACK, "clean"], env=environment, check=False)
         return status
-    status = other_sdks()
+    prepare_other_sdks()
     with stack(environment, keep=options.keep, fresh=False) as settings:
         with_stack = environment | settings
-        status = pytest(with_stack, *SHARED, *SIDE_BY_SIDE, *words) or status
-        others = [f"--ignore={file}" for file in PRODUCERS]
-        status = pytest(with_stack, *ALONE, *others, *words) or status
+        status = pytest(with_stack, *SHARED, *SIDE_BY_SIDE, *words)
+        with ThreadPoolExecutor(1) as beside:
+            others = beside.submit(other_sdks)
+            status = pytest(with_stack, *PRODUCERS, *words) or status
+            status = others.result() or status
+        left = [f"--ignore={file}" for file in PRODUCERS]
+        status = pytest(with_stack, *ALONE, *left, *words) or status
     print(f"all tests in {time.monotonic() - started_at:.0f} s", file=sys.stderr)
     return status
 
 
+def prepare_other_sdks() -> None:
+    """The packages of Node.js, where there is one: tests of the SDK on servers need them, too."""
+    tool, (ask, oldest, _command, folder) = "node", SDKS["node"]
+    if shutil.which(tool) and has(ask, oldest):
+        node_modules(ROOT / "sdk" / folder)
+
+
 def other_sdks() -> int:
-    """The SDKs that are not Python's, each with its own tool; the status of the first that fails."""
+    """The SDKs that are not Python's, each with its own tool; the status of the first that fails. What
+    they say is shown when they end.
+    """
     status = 0
     for tool, (ask, oldest, command, folder) in SDKS.items():
         if not has(ask, oldest):
@@ -91,10 +108,19 @@ def other_sdks() -> int:
         if tool == "node" and not node_modules(ROOT / "sdk" / folder):
             print(f"sdk/{folder}: not tested: it needs npm", file=sys.stderr)
             continue
-        print(f"sdk/{folder}: {' '.join(command)}", file=sys.stderr)
-        done = subprocess.run(command, cwd=ROOT / "sdk" / folder, check=False)
+        done = subprocess.run(
+            command, cwd=ROOT / "sdk" / folder, capture_output=True, text=True, check=False
+        )
+        said = done.stdout + done.stderr if done.returncode else summary(done.stdout)
+        print(f"sdk/{folder}: {' '.join(command)}\n{said}", file=sys.stderr)
         status = status or done.returncode
     return status
+
+
+def summary(said: str) -> str:
+    """How many tests passed, as Node.js and Go say it."""
+    lines = said.splitlines()
+    return "\n".join(line for line in lines if re.match(r"# (tests|pass|skipped) |ok  \t", line))
 
 
 def node_modules(at: Path) -> bool:

@@ -25,12 +25,3 @@ settings.load_profile("full" if os.environ.get("AUDIT_CHAOS") == "full" else "sh
 def anyio_backend() -> str:
     """The event loop of production."""
     return "asyncio"
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side (`--dist=loadgroup`) a file's tests stay together, unless they say with whom: those
-    that look at all that comes to the raw topics run one after the other.
-    """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))

@@ -20,7 +20,6 @@ from tests.proxy import Fault, FaultProxy
 from tests.relay_support import AUDIENCE, Provider, a_batch, an_event, b64, hmac_signed
 
 pytestmark = [
-    pytest.mark.xdist_group("raw topics"),
     pytest.mark.integration,
     pytest.mark.timeout(240),
 ]

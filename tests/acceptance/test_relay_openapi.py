@@ -18,7 +18,6 @@ from tests.acceptance.records import ROOT
 from tests.acceptance.relay_process import PATH, RelayProcess, a_relay_process
 
 pytestmark = [
-    pytest.mark.xdist_group("raw topics"),
     pytest.mark.integration,
     pytest.mark.timeout(180),
 ]

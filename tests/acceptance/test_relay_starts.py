@@ -19,7 +19,6 @@ from tests.proxy import Fault, FaultProxy
 from tests.relay_support import a_batch
 
 pytestmark = [
-    pytest.mark.xdist_group("raw topics"),
     pytest.mark.integration,
     pytest.mark.timeout(240),
 ]

@@ -21,7 +21,6 @@ from tests.proxy import Fault, FaultProxy
 from tests.sizes import FULL
 
 pytestmark = [
-    pytest.mark.xdist_group("raw topics"),
     pytest.mark.integration,
     pytest.mark.timeout(240),
     pytest.mark.skipif(shutil.which("go") is None, reason="it needs go"),

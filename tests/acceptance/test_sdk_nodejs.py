@@ -26,7 +26,6 @@ PROGRAM = ROOT / "tests" / "acceptance" / "sdk_program.mjs"
 AWAY_S = 60 if FULL else 3
 AWAY_CALLS = 40_000 if FULL else 3_000  # two milliseconds apart
 pytestmark = [
-    pytest.mark.xdist_group("raw topics"),
     pytest.mark.integration,
     pytest.mark.timeout(240),
     pytest.mark.skipif(

@@ -20,7 +20,6 @@ from tests.proxy import Fault, FaultProxy
 from tests.sizes import FULL
 
 pytestmark = [
-    pytest.mark.xdist_group("raw topics"),
     pytest.mark.integration,
     pytest.mark.timeout(240),
 ]

@@ -47,7 +47,6 @@ from tests.tls_lines import Authority, secured_line
 from tests.tls_support import READER, ROOT, Secured, secured_servers
 
 pytestmark = [
-    pytest.mark.xdist_group("raw topics"),
     pytest.mark.integration,
     pytest.mark.anyio,
     pytest.mark.timeout(180),
