@@ -20,14 +20,14 @@ from tests.acceptance.sdk_support import Topic
 from tests.proxy import FaultProxy
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def settings() -> Settings:
     if "AUDIT_KAFKA_BOOTSTRAP" not in os.environ:
         pytest.skip("no servers: start the local stack and export its audit.env")
     return load_settings()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def registered(settings: Settings) -> dict[str, int]:
     """Schema ids by family."""
     cli("migrate")
