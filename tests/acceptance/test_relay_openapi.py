@@ -16,14 +16,13 @@ import pytest
 
 from tests.acceptance.records import ROOT
 from tests.acceptance.relay_process import PATH, RelayProcess, a_relay_process
-from tests.sizes import FULL
 
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.timeout(180),
 ]
 
-MAX_TIME_S = 20 if FULL else 10
+MAX_TIME_S = 20  # of which the examples and the coverage take most
 MANY = "1000000"  # more than a run sends
 
 
