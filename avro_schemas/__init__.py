@@ -63,6 +63,12 @@ def families() -> tuple[str, ...]:
 
 
 @cache
+def common_fields() -> tuple[str, ...]:
+    """The names of the fields that every family begins with."""
+    return tuple(field["name"] for field in _read("common.avsc")["fields"])
+
+
+@cache
 def canonical_text(family: str) -> str:
     """The JSON text that is registered: fields in file order, no white space.
 

@@ -7,19 +7,18 @@ an SDK has a part in; what is wrong with an invalid event is written down here b
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
+
+from generated import ROOT, keep_current
 
 import avro_schemas
 from pipeline.generator.load import generate
 from pipeline.importers.encode import EventEncoder
 
-ROOT = Path(__file__).resolve().parents[1]
 VECTORS = ROOT / "sdk" / "conformance" / "vectors.json"
 PARTITIONS = 4
 SCHEMA_ID = 258  # both of its last bytes count
@@ -29,16 +28,8 @@ Event = dict[str, Any]
 
 def main() -> int:
     """The exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="Only say whether it is current.")
-    check = parser.parse_args().check
     text = json.dumps(vectors(), ensure_ascii=True, indent=1) + "\n"
-    if VECTORS.is_file() and VECTORS.read_text(encoding="utf-8") == text:
-        return 0
-    print(f"{'stale' if check else 'written'}: {VECTORS.relative_to(ROOT)}")
-    if not check:
-        VECTORS.write_text(text, encoding="utf-8")
-    return 1 if check else 0
+    return keep_current(__doc__, {VECTORS: text})
 
 
 def vectors() -> dict[str, Any]:

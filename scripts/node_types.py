@@ -6,15 +6,15 @@ is stale.
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from generated import ROOT, keep_current
+
+import avro_schemas
 from avro_schemas import contract
 
-ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "sdk" / "nodejs" / "src" / "events.d.ts"
 # What the SDK adds, or the request's context has.
 GIVEN = frozenset({"event_id", "occurred_at", "tenant", "outcome", "actor"})
@@ -28,18 +28,7 @@ HEAD = """\
 
 def main() -> int:
     """The exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--check", action="store_true", help="Only say whether the file is current."
-    )
-    check = parser.parse_args().check
-    text = "\n".join(declarations())
-    if TARGET.is_file() and TARGET.read_text(encoding="utf-8") == text:
-        return 0
-    if not check:
-        TARGET.write_text(text, encoding="utf-8")
-    print(f"{'stale' if check else 'written'}: {TARGET.relative_to(ROOT)}")
-    return 1 if check else 0
+    return keep_current(__doc__, {TARGET: "\n".join(declarations())})
 
 
 def declarations() -> Iterator[str]:
@@ -52,8 +41,15 @@ def declarations() -> Iterator[str]:
     yield HEAD
     for name in sorted(named):
         yield from declared(name, named[name])
+    common = set(avro_schemas.common_fields())
+    first = next(iter(families.values()))["schema"]
+    shared = [field for field in first["fields"] if field["name"] in common]
+    yield from call_record("CommonFields", "What every call takes.", shared)
     for family, one in families.items():
-        yield from family_record(family, one["schema"])
+        schema = one["schema"]
+        own = [field for field in schema["fields"] if field["name"] not in common]
+        head = f"{schema['name']}Fields extends CommonFields"
+        yield from call_record(head, f"{family}: {schema['doc']}", own)
     yield "/** The fields of an event, by family. */"
     yield "export interface FieldsByFamily {"
     for family, one in families.items():
@@ -87,11 +83,11 @@ def declared(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
     yield "}\n"
 
 
-def family_record(family: str, schema: Mapping[str, Any]) -> Iterator[str]:
-    """What a call of the family takes; `producer` is the SDK's."""
-    yield f"/** {family}: {schema['doc']} */"
-    yield f"export interface {schema['name']}Fields {{"
-    for field in schema["fields"]:
+def call_record(head: str, doc: str, fields: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Fields that a call takes; `producer` is the SDK's."""
+    yield f"/** {doc} */"
+    yield f"export interface {head} {{"
+    for field in fields:
         if field["name"] != "producer":
             optional = "default" in field or field["name"] in GIVEN
             yield from declared_field(field, optional=optional)

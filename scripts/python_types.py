@@ -5,17 +5,16 @@
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
+
+from generated import ROOT, keep_current
 
 import avro_schemas
 from pipeline.domain.logs import SERVICE_FAMILIES
 
-ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "sdk" / "python" / "audit_sdk" / "fields.py"
 HEAD = '''"""What each call takes: the fields of docs/events.md, as types. Made by scripts/python_types.py."""
 
@@ -34,28 +33,14 @@ NAMED = {
     "security-change": {"action", "change_kind"},
 }
 FROM_HERE = {"producer"}  # the client's own
-COMMON = set.intersection(
-    *({one["name"] for one in avro_schemas.load(family)["fields"]} for family in SERVICE_FAMILIES)
-) - {"action", "operation"}
+COMMON = set(avro_schemas.common_fields()) - {"action"}  # a call of its own names it
 SCALARS = {"string": "str", "int": "int", "long": "int", "boolean": "bool"}
 
 
 def main() -> int:
     """The exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--check", action="store_true", help="Only say whether the file is current."
-    )
-    check = parser.parse_args().check
     text = formatted(HEAD + "\n\n".join(definitions()) + "\n")
-    if FILE.is_file() and FILE.read_text(encoding="utf-8") == text:
-        return 0
-    if check:
-        print(f"stale: {FILE.relative_to(ROOT)}; run scripts/python_types.py")
-        return 1
-    FILE.write_text(text, encoding="utf-8")
-    print(f"written: {FILE.relative_to(ROOT)}")
-    return 0
+    return keep_current(__doc__, {FILE: text})
 
 
 def definitions() -> Iterator[str]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import socket
 import struct
 import threading
 from collections import Counter
 from contextlib import suppress
 from enum import StrEnum
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 _CHUNK = 65_536
@@ -158,3 +161,10 @@ def _reset(writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
+
+
+def kafka_line() -> FaultProxy:
+    """A line to the broker of the stack that the tests run on, by the listener that is made for it."""
+    home = Path(os.environ.get("AUDIT_STACK_DIR") or Path(__file__).parents[1] / ".stack")
+    ports: dict[str, int] = json.loads((home / "stack.json").read_bytes())["ports"]
+    return FaultProxy(f"kafka://127.0.0.1:{ports['kafka_behind_proxy']}", ports["kafka_proxy"])

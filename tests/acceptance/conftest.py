@@ -8,16 +8,15 @@ import signal
 import subprocess
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from audit_sdk import contract
 
 import avro_schemas
 from pipeline.settings import Settings, load_settings
-from tests.acceptance.records import ROOT, cli, start_worker
-from tests.acceptance.relay_process import RawTopics
-from tests.acceptance.sdk_support import Topic
-from tests.proxy import FaultProxy
+from tests.acceptance.raw_topics import RawTopics
+from tests.acceptance.records import cli, start_worker
+from tests.proxy import FaultProxy, kafka_line
 
 
 @pytest.fixture(scope="session")
@@ -52,14 +51,15 @@ def worker(settings: Settings, registered: dict[str, int]) -> Iterator[subproces
 
 @pytest.fixture
 def raw(settings: Settings, registered: dict[str, int]) -> Iterator[RawTopics]:
-    made = RawTopics(settings)
+    made = RawTopics(settings, *contract().families)
     yield made
     made.close()
 
 
 @pytest.fixture
-def topic(settings: Settings, registered: dict[str, int]) -> Iterator[Topic]:
-    made = Topic(settings)
+def topic(settings: Settings, registered: dict[str, int]) -> Iterator[RawTopics]:
+    """The one that the programs of the SDKs' tests publish to."""
+    made = RawTopics(settings, "authentication")
     yield made
     made.close()
 
@@ -67,8 +67,6 @@ def topic(settings: Settings, registered: dict[str, int]) -> Iterator[Topic]:
 @pytest.fixture
 def line() -> Iterator[FaultProxy]:
     """A line to the broker that can fail."""
-    home = Path(os.environ.get("AUDIT_STACK_DIR") or ROOT / ".stack")
-    ports = json.loads((home / "stack.json").read_bytes())["ports"]
-    made = FaultProxy(f"kafka://127.0.0.1:{ports['kafka_behind_proxy']}", ports["kafka_proxy"])
+    made = kafka_line()
     yield made
     made.close()

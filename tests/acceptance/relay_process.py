@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.message import Message
 from pathlib import Path
 from typing import Any
 
-import fastavro
-from audit_sdk import contract
-from confluent_kafka import Consumer, TopicPartition
-
-from pipeline.settings import Settings
 from tests.acceptance.records import ROOT, cli, wait_until
+from tests.chaos.processes import free_port
 from tests.relay_support import TOKEN_KEY
 
 PATH = "/v1/relay/events"
@@ -75,9 +68,7 @@ def a_relay_process(folder: Path, **env: str) -> Iterator[RelayProcess]:
     if not key.exists():
         key.touch(mode=0o600)
         key.write_text(TOKEN_KEY.hex())
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     own = {
         "AUDIT_RELAY_PORT": str(port),
         "AUDIT_RELAY_TOKEN_KEY_FILE": str(key),
@@ -102,53 +93,6 @@ def a_relay_process(folder: Path, **env: str) -> Iterator[RelayProcess]:
         if process.poll() is None:
             process.kill()
             process.wait()
-
-
-class RawTopics:
-    """What comes to every raw topic from now on."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._consumer = Consumer(
-            {"bootstrap.servers": settings.kafka_bootstrap, "group.id": "relay-test"}
-        )
-        self._from = self._ends()
-
-    def _ends(self) -> dict[tuple[str, int], int]:
-        found = {}
-        for family in contract().families.values():
-            listed = self._consumer.list_topics(family.topic, timeout=10).topics[family.topic]
-            for partition in listed.partitions:
-                at = TopicPartition(family.topic, partition)
-                found[family.topic, partition] = self._consumer.get_watermark_offsets(at)[1]
-        return found
-
-    def count(self) -> int:
-        """Records that came, by the ends of the logs."""
-        return sum(self._ends().values()) - sum(self._from.values())
-
-    def events(self) -> list[dict[str, Any]]:
-        """What came, decoded."""
-        topics = {one.topic: one for one in contract().families.values()}
-        found = []
-        for (topic, partition), end in self._ends().items():
-            at = self._from[topic, partition]
-            schema = fastavro.parse_schema(json.loads(topics[topic].schema_text))
-            self._consumer.assign([TopicPartition(topic, partition, at)])
-            while at < end:
-                message = self._consumer.poll(10.0)
-                assert message is not None
-                assert message.error() is None
-                at = message.offset() + 1
-                body = io.BytesIO(message.value()[5:])
-                found.append(fastavro.schemaless_reader(body, schema, None))
-        self._consumer.unassign()  # else the next question for the ends waits for its fetches
-        return found
-
-    def ids(self) -> Counter[str]:
-        return Counter(str(event["event_id"]) for event in self.events())
-
-    def close(self) -> None:
-        self._consumer.close()
 
 
 def settle() -> None:

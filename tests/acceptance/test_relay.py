@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 import pytest
 from audit_sdk.identity import now_us, uuid7
 
+from tests.acceptance.raw_topics import RawTopics
 from tests.acceptance.records import wait_until
-from tests.acceptance.relay_process import PATH, RawTopics, RelayProcess, a_relay_process, settle
+from tests.acceptance.relay_process import PATH, RelayProcess, a_relay_process, settle
 from tests.proxy import Fault, FaultProxy
 from tests.relay_support import AUDIENCE, Provider, a_batch, an_event, b64, hmac_signed
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.raw_topics import RawTopics
 from tests.acceptance.records import ROOT
-from tests.acceptance.relay_process import RawTopics, RelayProcess, a_relay_process
+from tests.acceptance.relay_process import RelayProcess, a_relay_process
 from tests.proxy import Fault, FaultProxy
 from tests.relay_support import a_batch
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from audit_sdk import Audit, murmur2
 
+from tests.acceptance.raw_topics import PARTITIONS, RawTopics
 from tests.acceptance.records import ROOT
-from tests.acceptance.sdk_support import PARTITIONS, Topic
 from tests.proxy import Fault, FaultProxy
 from tests.sizes import FULL
 
@@ -74,11 +74,11 @@ def ids(calls: list[Call]) -> list[str]:
 
 
 def test_every_event_goes_where_its_key_says_in_order_with_sequences_without_holes(
-    topic: Topic, program: Path
+    topic: RawTopics, program: Path
 ) -> None:
     sent = ids(Program(program, "-count=2000").ended())
 
-    found = topic.events()
+    found = topic.records()
     assert Counter(str(event["event_id"]) for _, _, event in found) == Counter(sent)
     for partition, key, event in found:
         assert key == f"acme/{event['actor']['id']}".encode()
@@ -89,7 +89,7 @@ def test_every_event_goes_where_its_key_says_in_order_with_sequences_without_hol
         assert sequences == sorted(sequences)
 
 
-def test_sigterm_drains(topic: Topic, program: Path) -> None:
+def test_sigterm_drains(topic: RawTopics, program: Path) -> None:
     running = Program(program, "-count=300", "-wait")
     assert running.process.stderr is not None
     assert running.process.stderr.readline() == "published\n"
@@ -101,7 +101,7 @@ def test_sigterm_drains(topic: Topic, program: Path) -> None:
 
 
 def killed_while_the_broker_is_away(
-    program: Path, topic: Topic, line: FaultProxy, spool_dir: Path
+    program: Path, topic: RawTopics, line: FaultProxy, spool_dir: Path
 ) -> list[str]:
     """The ids of what a process had accepted when it was killed; the broker lacks some of them."""
     behind = {"AUDIT_KAFKA_BOOTSTRAP": line.address, "AUDIT_SPOOL_DIR": str(spool_dir)}
@@ -117,7 +117,7 @@ def killed_while_the_broker_is_away(
 
 
 def test_a_killed_process_loses_nothing_that_was_spooled(
-    topic: Topic, line: FaultProxy, program: Path, tmp_path: Path
+    topic: RawTopics, line: FaultProxy, program: Path, tmp_path: Path
 ) -> None:
     sent = killed_while_the_broker_is_away(program, topic, line, tmp_path)
 
@@ -130,7 +130,7 @@ def test_a_killed_process_loses_nothing_that_was_spooled(
 
 
 def test_a_python_process_sends_what_a_go_process_has_left(
-    topic: Topic, line: FaultProxy, program: Path, tmp_path: Path
+    topic: RawTopics, line: FaultProxy, program: Path, tmp_path: Path
 ) -> None:
     sent = killed_while_the_broker_is_away(program, topic, line, tmp_path)
 
@@ -144,7 +144,7 @@ def test_a_python_process_sends_what_a_go_process_has_left(
 
 
 def test_a_broker_that_is_away_delays_no_call_and_loses_nothing(
-    topic: Topic, line: FaultProxy, program: Path, tmp_path: Path
+    topic: RawTopics, line: FaultProxy, program: Path, tmp_path: Path
 ) -> None:
     running = Program(
         program,
@@ -166,7 +166,7 @@ def test_a_broker_that_is_away_delays_no_call_and_loses_nothing(
 
 
 def test_fail_closed_returns_with_the_event_on_the_broker_or_fails(
-    topic: Topic, line: FaultProxy, program: Path
+    topic: RawTopics, line: FaultProxy, program: Path
 ) -> None:
     behind = {"AUDIT_KAFKA_BOOTSTRAP": line.address}
     words = ("-class=fail_closed", "-close-timeout=500ms")
@@ -182,7 +182,9 @@ def test_fail_closed_returns_with_the_event_on_the_broker_or_fails(
     assert 500_000 <= call.took_us < 2_000_000
 
 
-def test_an_event_that_breaks_its_contract_reaches_no_broker(topic: Topic, program: Path) -> None:
+def test_an_event_that_breaks_its_contract_reaches_no_broker(
+    topic: RawTopics, program: Path
+) -> None:
     (call,) = Program(program, "-count=1", "-tenant=").ended()
 
     assert call.error.startswith("*auditsdk.InvalidEvent authentication: tenant: is missing")

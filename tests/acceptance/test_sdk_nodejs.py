@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from audit_sdk import murmur2
 
+from tests.acceptance.raw_topics import PARTITIONS, RawTopics
 from tests.acceptance.records import ROOT, wait_until
-from tests.acceptance.sdk_support import PARTITIONS, Topic
 from tests.proxy import Fault, FaultProxy
 from tests.sizes import FULL
 
@@ -62,13 +62,13 @@ class Program:
 
 
 def test_every_event_goes_where_its_key_says_in_order_with_sequences_without_holes(
-    topic: Topic,
+    topic: RawTopics,
 ) -> None:
     program = Program("close", 5_000)
     sent = program.ended()
     assert program.errors() == ""  # heartbeats were taken, too
 
-    found = topic.events()
+    found = topic.records()
     assert Counter(str(event["event_id"]) for _, _, event in found) == Counter(sent)
     for partition, key, event in found:
         assert key == f"acme/{event['actor']['id']}".encode()
@@ -80,7 +80,9 @@ def test_every_event_goes_where_its_key_says_in_order_with_sequences_without_hol
 
 
 @pytest.mark.parametrize(("what", "status"), [("return", 0), ("exit", 0), ("throw", 1)])
-def test_a_short_job_that_nobody_closes_loses_nothing(topic: Topic, what: str, status: int) -> None:
+def test_a_short_job_that_nobody_closes_loses_nothing(
+    topic: RawTopics, what: str, status: int
+) -> None:
     sent = Program(what, 300).ended(status)
 
     assert len(sent) == 300
@@ -98,7 +100,7 @@ def test_a_short_job_whose_broker_is_away_ends_when_its_time_is_over(what: str) 
 
 
 @pytest.mark.parametrize(("what", "status"), [("wait", -signal.SIGTERM), ("handled", 7)])
-def test_sigterm_drains(topic: Topic, what: str, status: int) -> None:
+def test_sigterm_drains(topic: RawTopics, what: str, status: int) -> None:
     program = Program(what, 300)
     wait_until(lambda: "published\n" in program.errors())
     program.process.send_signal(signal.SIGTERM)
@@ -109,12 +111,12 @@ def test_sigterm_drains(topic: Topic, what: str, status: int) -> None:
 
 
 def test_each_process_of_a_cluster_has_an_epoch_and_a_spool_of_its_own(
-    topic: Topic, tmp_path: Path
+    topic: RawTopics, tmp_path: Path
 ) -> None:
     sent = Program("cluster", 200, {"AUDIT_SPOOL_DIR": str(tmp_path)}, instance="one-name").ended()
     assert len(sent) == 600
 
-    found = topic.events()
+    found = topic.records()
     assert Counter(str(event["event_id"]) for _, _, event in found) == Counter(sent)
     producers: dict[int, list[int]] = {}
     for _, _, event in found:
@@ -125,7 +127,7 @@ def test_each_process_of_a_cluster_has_an_epoch_and_a_spool_of_its_own(
 
 
 def test_a_killed_process_loses_nothing_that_was_spooled(
-    topic: Topic, line: FaultProxy, tmp_path: Path
+    topic: RawTopics, line: FaultProxy, tmp_path: Path
 ) -> None:
     behind = {"AUDIT_KAFKA_BOOTSTRAP": line.address, "AUDIT_SPOOL_DIR": str(tmp_path)}
     program = Program("steadily", 10_000, behind)
@@ -148,7 +150,7 @@ def test_a_killed_process_loses_nothing_that_was_spooled(
 
 @pytest.mark.parametrize("fault", [Fault.DOWN, Fault.SILENT])
 def test_a_broker_that_is_away_delays_no_call_and_loses_nothing(
-    topic: Topic, line: FaultProxy, tmp_path: Path, fault: Fault
+    topic: RawTopics, line: FaultProxy, tmp_path: Path, fault: Fault
 ) -> None:
     program = Program(
         "measured",
@@ -173,7 +175,7 @@ def test_a_broker_that_is_away_delays_no_call_and_loses_nothing(
 
 
 def test_a_line_that_is_cut_again_and_again_keeps_order_and_doubles_little(
-    topic: Topic, line: FaultProxy
+    topic: RawTopics, line: FaultProxy
 ) -> None:
     program = Program("measured", 2_500, bootstrap=line.address, requestTimeoutS=1)
     for _ in range(6):
@@ -185,7 +187,7 @@ def test_a_line_that_is_cut_again_and_again_keeps_order_and_doubles_little(
 
     first: dict[int, list[int]] = {}
     seen = set()
-    for partition, _key, event in topic.events():
+    for partition, _key, event in topic.records():
         if event["event_id"] not in seen:
             seen.add(event["event_id"])
             first.setdefault(partition, []).append(event["producer"]["sequence"])
@@ -195,7 +197,7 @@ def test_a_line_that_is_cut_again_and_again_keeps_order_and_doubles_little(
 
 
 def test_fail_closed_returns_with_the_event_on_the_broker_or_raises(
-    topic: Topic, line: FaultProxy
+    topic: RawTopics, line: FaultProxy
 ) -> None:
     closed = {"delivery": {"authentication": "fail_closed"}, "bootstrap": line.address}
     program = Program("confirmed", 1, **closed, failClosedTimeoutS=30)

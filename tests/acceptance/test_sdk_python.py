@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from audit_sdk import Audit, DeliveryClass, InvalidEvent, NotDelivered, murmur2
 
+from tests.acceptance.raw_topics import PARTITIONS, RawTopics
 from tests.acceptance.records import ROOT, an_acme_event
-from tests.acceptance.sdk_support import PARTITIONS, Topic
 from tests.proxy import Fault, FaultProxy
 from tests.sizes import FULL
 
@@ -47,13 +47,13 @@ def ended(process: subprocess.Popen[str], status: int = 0) -> list[str]:
 
 
 def test_every_event_goes_where_its_key_says_in_order_with_sequences_without_holes(
-    topic: Topic,
+    topic: RawTopics,
 ) -> None:
     with Audit("sdk-test", tenant="acme") as audit:
         sent = [audit.login(actor={**ACTOR, "id": f"sdk-{number % 40}"}) for number in range(2_000)]
         assert audit.flush(30.0) == 0
 
-    found = topic.events()
+    found = topic.records()
     assert Counter(str(event["event_id"]) for _, _, event in found) == Counter(sent)
     for partition, key, event in found:
         assert key == f"acme/{event['actor']['id']}".encode()
@@ -65,14 +65,14 @@ def test_every_event_goes_where_its_key_says_in_order_with_sequences_without_hol
 
 
 @pytest.mark.parametrize("what", ["return", "exit"])
-def test_a_short_job_that_nobody_closes_loses_nothing(topic: Topic, what: str) -> None:
+def test_a_short_job_that_nobody_closes_loses_nothing(topic: RawTopics, what: str) -> None:
     sent = ended(start(what, 300))
 
     assert len(sent) == 300
     assert topic.ids() == Counter(sent)
 
 
-def test_sigterm_drains(topic: Topic) -> None:
+def test_sigterm_drains(topic: RawTopics) -> None:
     process = start("wait", 300)
     assert process.stderr is not None
     assert process.stderr.readline() == "published\n"
@@ -84,12 +84,12 @@ def test_sigterm_drains(topic: Topic) -> None:
 
 
 def test_a_forked_process_publishes_its_own_and_doubles_nothing(
-    topic: Topic, tmp_path: Path
+    topic: RawTopics, tmp_path: Path
 ) -> None:
     sent = ended(start("fork", 200, AUDIT_SPOOL_DIR=str(tmp_path)))
     assert len(sent) == 600
 
-    found = topic.events()
+    found = topic.records()
     assert Counter(str(event["event_id"]) for _, _, event in found) == Counter(sent)
     producers: dict[tuple[Any, Any], list[int]] = {}
     for _, _, event in found:
@@ -103,7 +103,7 @@ def test_a_forked_process_publishes_its_own_and_doubles_nothing(
 
 
 def test_a_killed_process_loses_nothing_that_was_spooled(
-    topic: Topic, line: FaultProxy, tmp_path: Path
+    topic: RawTopics, line: FaultProxy, tmp_path: Path
 ) -> None:
     behind = {"AUDIT_KAFKA_BOOTSTRAP": line.address, "AUDIT_SPOOL_DIR": str(tmp_path)}
     process = start("steadily", 10_000, **behind)
@@ -125,7 +125,7 @@ def test_a_killed_process_loses_nothing_that_was_spooled(
 
 
 def test_a_broker_that_is_away_delays_no_call_and_loses_nothing(
-    topic: Topic, line: FaultProxy, tmp_path: Path
+    topic: RawTopics, line: FaultProxy, tmp_path: Path
 ) -> None:
     slowest, sent = 0.0, []
     with Audit(
@@ -148,7 +148,7 @@ def test_a_broker_that_is_away_delays_no_call_and_loses_nothing(
 
 
 def test_fail_closed_returns_with_the_event_on_the_broker_or_raises(
-    topic: Topic, line: FaultProxy
+    topic: RawTopics, line: FaultProxy
 ) -> None:
     with Audit(
         "sdk-test",
@@ -175,7 +175,7 @@ def test_fail_closed_returns_with_the_event_on_the_broker_or_raises(
         assert time.monotonic() - began < 2.0
 
 
-def test_an_event_that_breaks_its_contract_reaches_no_broker(topic: Topic) -> None:
+def test_an_event_that_breaks_its_contract_reaches_no_broker(topic: RawTopics) -> None:
     event = an_acme_event()
     del event["tenant"]
     with Audit("sdk-test") as audit:

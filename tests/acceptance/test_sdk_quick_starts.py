@@ -8,6 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,6 @@ import pytest
 
 from pipeline.settings import Settings
 from tests.acceptance.records import ROOT, cli, start_worker, wait_until
-from tests.acceptance.sdk_support import here, wait_until_indexed
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -104,3 +106,33 @@ def leaves() -> int:
 
     done = wait_until(lambda: [row for row in (rows(),) if not any(r["lag_records"] for r in row)])
     return sum(row["leaves"] for row in done[0])
+
+
+def here(readme_block: str, settings: Settings) -> str:
+    """A README's program, with the servers of the test."""
+    return readme_block.replace("127.0.0.1:19092", settings.kafka_bootstrap).replace(
+        "http://127.0.0.1:18080/apis/ccompat/v7", settings.registry_url
+    )
+
+
+def wait_until_indexed(settings: Settings, event_id: str) -> None:
+    """The worker has brought the quick start's event to the index, and its producer's last heartbeat."""
+
+    def found(query: str) -> list[dict[str, Any]]:
+        words = urllib.parse.quote(query)
+        url = f"{settings.elasticsearch_url}/{settings.index_prefix}-*/_search?q={words}"
+        try:
+            with urllib.request.urlopen(url) as answer:
+                return [hit["_source"] for hit in json.load(answer)["hits"]["hits"]]
+        except urllib.error.HTTPError:  # the month's index is being made
+            return []
+
+    (event,) = wait_until(lambda: found(f"event.id:{event_id}"))
+    assert event["event.action"] == "invoice.read"
+    told = (
+        f"audit.producer.epoch:{event['audit.producer.epoch']} AND event.action:producer.heartbeat"
+    )
+    beats = wait_until(lambda: [one for one in found(told) if one["audit.heartbeat.final"]])
+    (progress,) = beats[0]["audit.progress"]
+    assert progress["topic"] == "audit.raw.data-access"
+    assert (progress["accepted"], progress["delivered"]) == (1, 1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +11,12 @@ import pytest
 
 from pipeline.settings import Settings
 from tests.chaos.figures import report
-from tests.chaos.form import FULL, OUTAGE_S, ROOT, RSS_MAX_MB
+from tests.chaos.form import FULL, OUTAGE_S, RSS_MAX_MB
 from tests.chaos.load import Rates, publish, wait_drained, wait_for_flow
 from tests.chaos.processes import wait_until, worker
 from tests.chaos.proof import prove
 from tests.chaos.versions import NewVersions
-from tests.proxy import Fault, FaultProxy
+from tests.proxy import Fault, FaultProxy, kafka_line
 
 pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(3_000)]
 
@@ -45,11 +43,8 @@ OF_NEW_VERSION = 10  # events while the registry's line is bad
 @contextmanager
 def proxied(settings: Settings) -> Iterator[tuple[dict[str, FaultProxy], dict[str, str]]]:
     """A proxy before each server, and the settings that lead through them."""
-    ports = _ports()
     proxies = {
-        BROKER: FaultProxy(
-            f"kafka://127.0.0.1:{ports['kafka_behind_proxy']}", ports["kafka_proxy"]
-        ),
+        BROKER: kafka_line(),
         REGISTRY: FaultProxy(settings.registry_url),
         INDEX: FaultProxy(settings.elasticsearch_url),
         ARCHIVE: FaultProxy(settings.s3_endpoint_url),
@@ -64,13 +59,6 @@ def proxied(settings: Settings) -> Iterator[tuple[dict[str, FaultProxy], dict[st
     finally:
         for proxy in proxies.values():
             proxy.close()
-
-
-def _ports() -> dict[str, int]:
-    """Of the stack that the tests run on, as it noted them when it started."""
-    home = Path(os.environ.get("AUDIT_STACK_DIR") or ROOT / ".stack")
-    found: dict[str, int] = json.loads((home / "stack.json").read_bytes())["ports"]
-    return found
 
 
 def test_lines_that_are_slow_cut_reset_silent_or_gone(

@@ -42,6 +42,5 @@ def require_raw(topic: str) -> None:
         ConfigurationError: It is none.
 
     """
-    raw = RAW_TOPICS
-    if topic not in raw:
-        raise ConfigurationError(f"{topic} is no raw topic; there are {', '.join(raw)}")
+    if topic not in RAW_TOPICS:
+        raise ConfigurationError(f"{topic} is no raw topic; there are {', '.join(RAW_TOPICS)}")

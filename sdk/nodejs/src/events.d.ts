@@ -245,8 +245,8 @@ export interface TopicProgress {
   readonly dropped?: readonly string[];
 }
 
-/** authentication: Somebody, or something, proved who they are, failed to, or ended a session. */
-export interface AuthenticationFields {
+/** What every call takes. */
+export interface CommonFields {
   /** UUID made by the producer once per event, kept over all retries; version 7 recommended. */
   readonly event_id?: string;
   /** When it happened, microseconds since 1970-01-01 UTC. */
@@ -293,6 +293,10 @@ export interface AuthenticationFields {
   readonly labels?: Readonly<Record<string, string>>;
   /** Kept, not indexed. Sealed whole, keys too. */
   readonly metadata?: Readonly<Record<string, string>>;
+}
+
+/** authentication: Somebody, or something, proved who they are, failed to, or ended a session. */
+export interface AuthenticationFields extends CommonFields {
   /** What the credential was used for. */
   readonly operation?: AuthenticationOperation;
   /** Protocol, such as saml, oidc, password or kerberos. */
@@ -310,53 +314,7 @@ export interface AuthenticationFields {
 }
 
 /** data-access: Data was read, searched, exported or shared, or that was tried. */
-export interface DataAccessFields {
-  /** UUID made by the producer once per event, kept over all retries; version 7 recommended. */
-  readonly event_id?: string;
-  /** When it happened, microseconds since 1970-01-01 UTC. */
-  readonly occurred_at?: number | bigint | Date;
-  /** Tenant in which it happened: who may see the event. */
-  readonly tenant?: string;
-  /** What was done, noun.verb in lower case, from the service's closed list. */
-  readonly action: string;
-  /** Whether it took place. Failures are recorded too. */
-  readonly outcome?: Outcome;
-  /** Why, from the service's closed list of codes; never text that a person typed. */
-  readonly reason_code?: string | null;
-  /** Why, in free text. */
-  readonly reason?: string | null;
-  /** How grave it is; indexed as OCSF's number, since ECS event.severity is a number. */
-  readonly severity?: Severity;
-  /** Who did it. */
-  readonly actor?: Actor;
-  /** Persons and accounts acted upon, acted for, approving or owning; the first owns the values of changes. */
-  readonly targets?: readonly Target[];
-  /** Things acted upon. */
-  readonly resources?: readonly Resource[];
-  /** Persons whose data was touched; an erasure finds events by them. */
-  readonly data_subjects?: readonly DataSubject[];
-  /** Where it came from. */
-  readonly source?: Source | null;
-  /** With which session or credential. */
-  readonly session?: Session | null;
-  /** In which request and trace. */
-  readonly request?: Request | null;
-  /** Purpose or lawful basis as the actor gave it. */
-  readonly purpose?: string | null;
-  /** Id of the ticket or change request that allows it. */
-  readonly ticket?: string | null;
-  /** One sentence for people. */
-  readonly description?: string | null;
-  /** Name of the tenant's retention class. */
-  readonly retention_class?: string;
-  /** Id of a legal hold that was in force when it happened. */
-  readonly hold?: string | null;
-  /** Taken from another system's records; only an importing principal may set it. */
-  readonly imported?: boolean;
-  /** Indexed. Sealed whole, keys too. */
-  readonly labels?: Readonly<Record<string, string>>;
-  /** Kept, not indexed. Sealed whole, keys too. */
-  readonly metadata?: Readonly<Record<string, string>>;
+export interface DataAccessFields extends CommonFields {
   /** How the data was reached. */
   readonly operation: DataOperation;
   /** Classes of the data, from the tenant's closed list, such as contact or health. */
@@ -370,53 +328,7 @@ export interface DataAccessFields {
 }
 
 /** profile-update: The data that a service holds about a person or account changed. The first target is whose profile it is; a self-service update may leave it out. */
-export interface ProfileUpdateFields {
-  /** UUID made by the producer once per event, kept over all retries; version 7 recommended. */
-  readonly event_id?: string;
-  /** When it happened, microseconds since 1970-01-01 UTC. */
-  readonly occurred_at?: number | bigint | Date;
-  /** Tenant in which it happened: who may see the event. */
-  readonly tenant?: string;
-  /** What was done, noun.verb in lower case, from the service's closed list. */
-  readonly action: string;
-  /** Whether it took place. Failures are recorded too. */
-  readonly outcome?: Outcome;
-  /** Why, from the service's closed list of codes; never text that a person typed. */
-  readonly reason_code?: string | null;
-  /** Why, in free text. */
-  readonly reason?: string | null;
-  /** How grave it is; indexed as OCSF's number, since ECS event.severity is a number. */
-  readonly severity?: Severity;
-  /** Who did it. */
-  readonly actor?: Actor;
-  /** Persons and accounts acted upon, acted for, approving or owning; the first owns the values of changes. */
-  readonly targets?: readonly Target[];
-  /** Things acted upon. */
-  readonly resources?: readonly Resource[];
-  /** Persons whose data was touched; an erasure finds events by them. */
-  readonly data_subjects?: readonly DataSubject[];
-  /** Where it came from. */
-  readonly source?: Source | null;
-  /** With which session or credential. */
-  readonly session?: Session | null;
-  /** In which request and trace. */
-  readonly request?: Request | null;
-  /** Purpose or lawful basis as the actor gave it. */
-  readonly purpose?: string | null;
-  /** Id of the ticket or change request that allows it. */
-  readonly ticket?: string | null;
-  /** One sentence for people. */
-  readonly description?: string | null;
-  /** Name of the tenant's retention class. */
-  readonly retention_class?: string;
-  /** Id of a legal hold that was in force when it happened. */
-  readonly hold?: string | null;
-  /** Taken from another system's records; only an importing principal may set it. */
-  readonly imported?: boolean;
-  /** Indexed. Sealed whole, keys too. */
-  readonly labels?: Readonly<Record<string, string>>;
-  /** Kept, not indexed. Sealed whole, keys too. */
-  readonly metadata?: Readonly<Record<string, string>>;
+export interface ProfileUpdateFields extends CommonFields {
   /** The person changed their own profile. */
   readonly self_service: boolean;
   /** What changed, only that. */
@@ -424,53 +336,7 @@ export interface ProfileUpdateFields {
 }
 
 /** admin-action: Somebody with administrative rights made, changed, removed or ran something. Approvers are targets, the ticket is the common field. */
-export interface AdminActionFields {
-  /** UUID made by the producer once per event, kept over all retries; version 7 recommended. */
-  readonly event_id?: string;
-  /** When it happened, microseconds since 1970-01-01 UTC. */
-  readonly occurred_at?: number | bigint | Date;
-  /** Tenant in which it happened: who may see the event. */
-  readonly tenant?: string;
-  /** What was done, noun.verb in lower case, from the service's closed list. */
-  readonly action: string;
-  /** Whether it took place. Failures are recorded too. */
-  readonly outcome?: Outcome;
-  /** Why, from the service's closed list of codes; never text that a person typed. */
-  readonly reason_code?: string | null;
-  /** Why, in free text. */
-  readonly reason?: string | null;
-  /** How grave it is; indexed as OCSF's number, since ECS event.severity is a number. */
-  readonly severity?: Severity;
-  /** Who did it. */
-  readonly actor?: Actor;
-  /** Persons and accounts acted upon, acted for, approving or owning; the first owns the values of changes. */
-  readonly targets?: readonly Target[];
-  /** Things acted upon. */
-  readonly resources?: readonly Resource[];
-  /** Persons whose data was touched; an erasure finds events by them. */
-  readonly data_subjects?: readonly DataSubject[];
-  /** Where it came from. */
-  readonly source?: Source | null;
-  /** With which session or credential. */
-  readonly session?: Session | null;
-  /** In which request and trace. */
-  readonly request?: Request | null;
-  /** Purpose or lawful basis as the actor gave it. */
-  readonly purpose?: string | null;
-  /** Id of the ticket or change request that allows it. */
-  readonly ticket?: string | null;
-  /** One sentence for people. */
-  readonly description?: string | null;
-  /** Name of the tenant's retention class. */
-  readonly retention_class?: string;
-  /** Id of a legal hold that was in force when it happened. */
-  readonly hold?: string | null;
-  /** Taken from another system's records; only an importing principal may set it. */
-  readonly imported?: boolean;
-  /** Indexed. Sealed whole, keys too. */
-  readonly labels?: Readonly<Record<string, string>>;
-  /** Kept, not indexed. Sealed whole, keys too. */
-  readonly metadata?: Readonly<Record<string, string>>;
+export interface AdminActionFields extends CommonFields {
   /** What was done. */
   readonly operation: AdminOperation;
   /** What changed, only that. */
@@ -478,53 +344,7 @@ export interface AdminActionFields {
 }
 
 /** security-change: A control changed: roles, privileges, credentials, factors, policies, network rules, logging or keys. */
-export interface SecurityChangeFields {
-  /** UUID made by the producer once per event, kept over all retries; version 7 recommended. */
-  readonly event_id?: string;
-  /** When it happened, microseconds since 1970-01-01 UTC. */
-  readonly occurred_at?: number | bigint | Date;
-  /** Tenant in which it happened: who may see the event. */
-  readonly tenant?: string;
-  /** What was done, noun.verb in lower case, from the service's closed list. */
-  readonly action: string;
-  /** Whether it took place. Failures are recorded too. */
-  readonly outcome?: Outcome;
-  /** Why, from the service's closed list of codes; never text that a person typed. */
-  readonly reason_code?: string | null;
-  /** Why, in free text. */
-  readonly reason?: string | null;
-  /** How grave it is; indexed as OCSF's number, since ECS event.severity is a number. */
-  readonly severity?: Severity;
-  /** Who did it. */
-  readonly actor?: Actor;
-  /** Persons and accounts acted upon, acted for, approving or owning; the first owns the values of changes. */
-  readonly targets?: readonly Target[];
-  /** Things acted upon. */
-  readonly resources?: readonly Resource[];
-  /** Persons whose data was touched; an erasure finds events by them. */
-  readonly data_subjects?: readonly DataSubject[];
-  /** Where it came from. */
-  readonly source?: Source | null;
-  /** With which session or credential. */
-  readonly session?: Session | null;
-  /** In which request and trace. */
-  readonly request?: Request | null;
-  /** Purpose or lawful basis as the actor gave it. */
-  readonly purpose?: string | null;
-  /** Id of the ticket or change request that allows it. */
-  readonly ticket?: string | null;
-  /** One sentence for people. */
-  readonly description?: string | null;
-  /** Name of the tenant's retention class. */
-  readonly retention_class?: string;
-  /** Id of a legal hold that was in force when it happened. */
-  readonly hold?: string | null;
-  /** Taken from another system's records; only an importing principal may set it. */
-  readonly imported?: boolean;
-  /** Indexed. Sealed whole, keys too. */
-  readonly labels?: Readonly<Record<string, string>>;
-  /** Kept, not indexed. Sealed whole, keys too. */
-  readonly metadata?: Readonly<Record<string, string>>;
+export interface SecurityChangeFields extends CommonFields {
   /** Which control changed. */
   readonly change_kind: SecurityChangeKind;
   /** Names of privileges, roles or rules that are in force now and were not. */
@@ -540,53 +360,7 @@ export interface SecurityChangeFields {
 }
 
 /** system: The trail about itself: a producer says that it lives and what it has sent; later releases add erasure, repair, gap, alert and configuration. */
-export interface SystemFields {
-  /** UUID made by the producer once per event, kept over all retries; version 7 recommended. */
-  readonly event_id?: string;
-  /** When it happened, microseconds since 1970-01-01 UTC. */
-  readonly occurred_at?: number | bigint | Date;
-  /** Tenant in which it happened: who may see the event. */
-  readonly tenant?: string;
-  /** What was done, noun.verb in lower case, from the service's closed list. */
-  readonly action: string;
-  /** Whether it took place. Failures are recorded too. */
-  readonly outcome?: Outcome;
-  /** Why, from the service's closed list of codes; never text that a person typed. */
-  readonly reason_code?: string | null;
-  /** Why, in free text. */
-  readonly reason?: string | null;
-  /** How grave it is; indexed as OCSF's number, since ECS event.severity is a number. */
-  readonly severity?: Severity;
-  /** Who did it. */
-  readonly actor?: Actor;
-  /** Persons and accounts acted upon, acted for, approving or owning; the first owns the values of changes. */
-  readonly targets?: readonly Target[];
-  /** Things acted upon. */
-  readonly resources?: readonly Resource[];
-  /** Persons whose data was touched; an erasure finds events by them. */
-  readonly data_subjects?: readonly DataSubject[];
-  /** Where it came from. */
-  readonly source?: Source | null;
-  /** With which session or credential. */
-  readonly session?: Session | null;
-  /** In which request and trace. */
-  readonly request?: Request | null;
-  /** Purpose or lawful basis as the actor gave it. */
-  readonly purpose?: string | null;
-  /** Id of the ticket or change request that allows it. */
-  readonly ticket?: string | null;
-  /** One sentence for people. */
-  readonly description?: string | null;
-  /** Name of the tenant's retention class. */
-  readonly retention_class?: string;
-  /** Id of a legal hold that was in force when it happened. */
-  readonly hold?: string | null;
-  /** Taken from another system's records; only an importing principal may set it. */
-  readonly imported?: boolean;
-  /** Indexed. Sealed whole, keys too. */
-  readonly labels?: Readonly<Record<string, string>>;
-  /** Kept, not indexed. Sealed whole, keys too. */
-  readonly metadata?: Readonly<Record<string, string>>;
+export interface SystemFields extends CommonFields {
   /** What is told. */
   readonly operation: SystemOperation;
   /** That a producer lives, so that silence can be told from absence. */

@@ -47,8 +47,8 @@ class Identity:
             digits = self._random.pop()
         except IndexError:
             fetched = os.urandom(10 * _AT_ONCE).hex()
-            self._random.extend(fetched[at : at + 20] for at in range(0, len(fetched), 20))
-            digits = os.urandom(10).hex()
+            digits, *left = (fetched[at : at + 20] for at in range(0, len(fetched), 20))
+            self._random.extend(left)
         return uuid7(at_us, digits)
 
     @classmethod
