@@ -10,6 +10,7 @@ import fastavro
 from confluent_kafka import Consumer, TopicPartition
 
 import avro_schemas
+from pipeline.kafka_access import Complaints, client_configuration
 from pipeline.settings import Settings
 
 PARTITIONS = 4
@@ -23,9 +24,8 @@ class RawTopics:
             f"audit.raw.{family}": fastavro.parse_schema(avro_schemas.load(family))
             for family in families
         }
-        self._consumer = Consumer(
-            {"bootstrap.servers": settings.kafka_bootstrap, "group.id": "producers-test"}
-        )
+        reached = client_configuration(settings, Complaints())
+        self._consumer = Consumer({**reached, "group.id": "producers-test"})
         self._from = self._ends()
 
     def _ends(self) -> dict[tuple[str, int], int]:

@@ -1,10 +1,12 @@
 """A program that publishes through the Python SDK, run by the tests as a process of its own.
 
-``sdk_program.py WHAT COUNT``: the ids of the events that were accepted go to stdout, a line each.
+``sdk_program.py WHAT COUNT [OPTIONS]``: the ids of the events that were accepted go to stdout, a line
+each. OPTIONS are the client's, as JSON.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -28,7 +30,8 @@ def say(event_id: str) -> None:
 
 def main() -> None:
     what, count = sys.argv[1], int(sys.argv[2])
-    audit = Audit("sdk-test", tenant="acme", close_timeout_s=10.0)
+    options = json.loads(sys.argv[3]) if len(sys.argv) > 3 else {}
+    audit = Audit("sdk-test", tenant="acme", **{"close_timeout_s": 10.0} | options)
     for event_id in events(audit, count):
         say(event_id)
         if what == "steadily":

@@ -5,12 +5,17 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"github.com/audit-trail/auditsdk"
 )
@@ -24,6 +29,7 @@ func main() {
 	flush := flag.Duration("close-timeout", 20*time.Second, "Settings.CloseTimeout")
 	tenant := flag.String("tenant", "acme", "Settings.Tenant")
 	wait := flag.Bool("wait", false, "after the last one, for SIGTERM")
+	secured := flag.Bool("secured", false, "TLS and passwords, from AUDIT_KAFKA_* and AUDIT_REGISTRY_*")
 	flag.Parse()
 	settings := auditsdk.Settings{
 		Service: "sdk-test", Tenant: *tenant, BufferBytes: *buffer, FailClosedTimeout: *patience, CloseTimeout: *flush,
@@ -31,10 +37,35 @@ func main() {
 	if *class != "" {
 		settings.Delivery = map[string]auditsdk.DeliveryClass{"authentication": auditsdk.DeliveryClass(*class)}
 	}
+	if *secured {
+		if err := secure(&settings); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
 	if err := run(settings, *count, *pause, *wait); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+}
+
+// secure has the settings reach broker and registry over TLS, with a user's password each.
+func secure(settings *auditsdk.Settings) error {
+	authority, err := os.ReadFile(os.Getenv("AUDIT_KAFKA_CA_FILE"))
+	if err != nil {
+		return err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(authority)
+	user := scram.Auth{User: os.Getenv("AUDIT_KAFKA_USERNAME"), Pass: os.Getenv("AUDIT_KAFKA_PASSWORD")}
+	settings.Kafka = []kgo.Opt{
+		kgo.DialTLSConfig(&tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}),
+		kgo.SASL(user.AsSha512Mechanism()),
+	}
+	settings.RegistryUsername = os.Getenv("AUDIT_REGISTRY_USERNAME")
+	settings.RegistryPassword = auditsdk.Secret(os.Getenv("AUDIT_REGISTRY_PASSWORD"))
+	settings.RegistryCAFile = os.Getenv("AUDIT_REGISTRY_CA_FILE")
+	return nil
 }
 
 func run(settings auditsdk.Settings, count int, pause time.Duration, wait bool) error {
