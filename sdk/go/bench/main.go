@@ -4,9 +4,11 @@
 //	go run ./bench [-events N] [-rate PER_S] [-json FILE] [-cpuprofile FILE]
 //
 // It needs the broker and the registry that AUDIT_KAFKA_BOOTSTRAP and AUDIT_REGISTRY_URL name, and the
-// tenant acme. It prints a table. The yardstick is SHA-256 of 1 KiB, so that figures of two machines compare:
-// as fast as it goes, and in the same pauses as the timed calls, each after one of them. What the second
-// one's p99 has more is the machine's doing (sleeping processors, other processes), in calls as well.
+// tenant acme. It prints a table. Calls are timed in two kinds of service: a busy one, whose goroutine works
+// on 4 MiB of its own between two calls, and an idle one, which sleeps. The yardstick is SHA-256 of 1 KiB,
+// so that figures of two machines compare: as fast as it goes, and in the pauses of the timed calls, each
+// after one of them. What its p99 has more there is the machine's doing (sleeping processors, other
+// processes), in calls as well.
 package main
 
 import (
@@ -27,9 +29,15 @@ import (
 const (
 	timedCalls = 5_000
 	flushFor   = time.Minute
+	workBytes  = 4 << 20 // what a busy service has in its processor's caches
+	pieceBytes = 16 << 10
 )
 
-var block [1024]byte
+var (
+	block [1024]byte
+	work  [workBytes]byte
+	at    int
+)
 
 type figures struct {
 	YardstickUS float64            `json:"yardstick_us"`
@@ -37,14 +45,19 @@ type figures struct {
 }
 
 type result struct {
+	Busy, Idle    calls
+	AcceptedPerS  float64 `json:"accepted_per_s"`
+	DeliveredPerS float64 `json:"delivered_per_s"`
+	AcceptedUS    float64 `json:"accepted_us"` // of a call as fast as it goes
+	Left          int     `json:"left"`
+}
+
+// calls are of a service that is busy between them, or idle.
+type calls struct {
 	CallP50US      float64 `json:"call_p50_us"`
 	CallP99US      float64 `json:"call_p99_us"`
 	YardstickP50US float64 `json:"yardstick_p50_us"`
 	YardstickP99US float64 `json:"yardstick_p99_us"`
-	AcceptedPerS   float64 `json:"accepted_per_s"`
-	DeliveredPerS  float64 `json:"delivered_per_s"`
-	AcceptedUS     float64 `json:"accepted_us"` // of a call as fast as it goes
-	Left           int     `json:"left"`
 }
 
 func main() {
@@ -72,16 +85,17 @@ func run(events int, rate float64, to, profile string) error {
 		}
 		defer pprof.StopCPUProfile()
 	}
-	fmt.Printf("yardstick %.2f us\n%-12s %8s %8s %20s %12s %13s\n", found.YardstickUS,
-		"class", "p50 us", "p99 us", "yardstick p50 p99 us", "accepted/s", "delivered/s")
+	fmt.Printf("yardstick %.2f us\n%-12s %-5s %8s %8s %20s %12s %13s\n", found.YardstickUS,
+		"class", "", "p50 us", "p99 us", "yardstick p50 p99 us", "accepted/s", "delivered/s")
 	for _, class := range []auditsdk.DeliveryClass{auditsdk.BestEffort, auditsdk.Spool} {
 		one, err := measure(class, events, rate)
 		if err != nil {
 			return err
 		}
 		found.Classes[string(class)] = one
-		fmt.Printf("%-12s %8.1f %8.1f %10.1f %9.1f %12.0f %13.0f\n", class, one.CallP50US, one.CallP99US,
-			one.YardstickP50US, one.YardstickP99US, one.AcceptedPerS, one.DeliveredPerS)
+		one.Busy.print(class, "busy")
+		one.Idle.print(class, "idle")
+		fmt.Printf("%-12s %57.0f %13.0f\n", class, one.AcceptedPerS, one.DeliveredPerS)
 	}
 	if to == "" {
 		return nil
@@ -114,7 +128,10 @@ func measure(class auditsdk.DeliveryClass, events int, rate float64) (*result, e
 		return nil, fmt.Errorf("the broker has not the first event after %v", flushFor)
 	}
 	one := &result{}
-	if err := one.timed(audit, rate); err != nil {
+	if one.Busy, err = timed(audit, rate, beBusy); err != nil {
+		return nil, err
+	}
+	if one.Idle, err = timed(audit, rate, func(due time.Time) { time.Sleep(time.Until(due)) }); err != nil {
 		return nil, err
 	}
 	return one, one.handedOver(audit, events)
@@ -133,27 +150,39 @@ func call(audit *auditsdk.Audit, number int) error {
 	return err
 }
 
-// timed is single calls at a rate that leaves the machine room.
-func (r *result) timed(audit *auditsdk.Audit, rate float64) error {
-	calls, yardsticks := make([]time.Duration, timedCalls), make([]time.Duration, timedCalls)
+// timed is single calls at a rate that leaves the machine room; between them the caller waits.
+func timed(audit *auditsdk.Audit, rate float64, wait func(due time.Time)) (found calls, err error) {
+	took, yardsticks := make([]time.Duration, timedCalls), make([]time.Duration, timedCalls)
 	due, pause := time.Now(), time.Duration(float64(time.Second)/rate/2)
-	for number := range calls {
+	for number := range took {
 		due = due.Add(pause)
-		time.Sleep(time.Until(due))
+		wait(due)
 		began := time.Now()
 		if err := call(audit, number); err != nil {
-			return err
+			return found, err
 		}
-		calls[number] = time.Since(began)
+		took[number] = time.Since(began)
 		due = due.Add(pause)
-		time.Sleep(time.Until(due))
+		wait(due)
 		began = time.Now()
 		block[0] = sha256.Sum256(block[:])[0]
 		yardsticks[number] = time.Since(began)
 	}
-	r.CallP50US, r.CallP99US = quantiles(calls)
-	r.YardstickP50US, r.YardstickP99US = quantiles(yardsticks)
-	return nil
+	found.CallP50US, found.CallP99US = quantiles(took)
+	found.YardstickP50US, found.YardstickP99US = quantiles(yardsticks)
+	return found, nil
+}
+
+func beBusy(due time.Time) {
+	for time.Now().Before(due) {
+		sha256.Sum256(work[at : at+pieceBytes])
+		at = (at + pieceBytes) % workBytes
+	}
+}
+
+func (c calls) print(class auditsdk.DeliveryClass, service string) {
+	fmt.Printf("%-12s %-5s %8.1f %8.1f %10.1f %9.1f\n", class, service, c.CallP50US, c.CallP99US,
+		c.YardstickP50US, c.YardstickP99US)
 }
 
 // quantiles are the median and the 99th percentile in microseconds.
