@@ -23,7 +23,7 @@ setup: .venv/.ready ## virtual environment with pinned packages, the hot path co
 	echo "audit-trail: making .venv (about 120 MB of Python packages the first time)" >&2; \
 	$$python scripts/build_native.py & compiling=$$!; \
 	$$python -m venv --clear .venv && \
-	$(BIN)/pip install --disable-pip-version-check --require-hashes -r requirements-dev.lock && \
+	$(BIN)/pip install --disable-pip-version-check --no-compile --require-hashes -r requirements-dev.lock && \
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e . -e sdk/python; \
 	status=$$?; wait $$compiling; exit $$status
 	@touch $@

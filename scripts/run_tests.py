@@ -1,8 +1,9 @@
-"""`make test` and `make chaos`: a stack of its own, every test on it, and everything down again.
+"""`make test` and `make chaos`: stacks of their own, every test on them, and everything down again.
 
-What needs no server comes first, while the stack comes up: what is wrong there is known in a minute.
-Then what shares the stack, side by side; then what needs it alone. Words after the options go to
-pytest. Exits with the first status that is not 0.
+What needs no server comes first, while a stack comes up: what is wrong there is known in a minute.
+Then two lanes side by side, each on its stack: the fault tests, which end servers and mostly wait for
+them, and all others: first those that share the stack, then those that have it for themselves. Words
+after the options go to pytest. Exits with the first status that is not 0.
 """
 
 from __future__ import annotations
@@ -18,12 +19,18 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parents[1]
 STACK = [sys.executable, str(ROOT / "infra" / "local" / "stack.py")]
 # Beside a stack of `make demo`, never on it: its data are deleted.
 FOLDER = {"AUDIT_STACK_DIR": str(ROOT / ".stack-test")}
-PORTS = {"AUDIT_STACK_PORT_BASE": "21500"}
+PORT_BASE = "AUDIT_STACK_PORT_BASE"
+PORTS = {PORT_BASE: "21500"}
+# The stack of the fault tests: so many ports further on, wherever single ports of the first one are.
+FAULTS_FOLDER = {"AUDIT_STACK_DIR": str(ROOT / ".stack-test-faults")}
+FAULTS_PORTS_ON = 100
+ONE_PORT = re.compile(r"AUDIT_STACK_\w+_PORT")
 SIDE_BY_SIDE = ("--numprocesses=logical", "--dist=loadfile")
 NO_SERVER = ("tests/unit", "sdk/python/tests")
 # What publishes, and mostly waits for the broker: the other SDKs' own tests run beside it.
@@ -40,7 +47,9 @@ AWAY = tuple(
     f"tests/acceptance/test_sdk_{name}.py::test_a_broker_that_is_away_delays_no_call_and_loses_nothing"
     for name in ("python", "nodejs", "go")
 )
-ALONE = ("tests/acceptance", "tests/chaos")  # they end servers, or watch all that a worker does
+ALONE = "tests/acceptance"  # they end servers, or watch all that a worker does
+FAULTS = "tests/chaos"
+FAULTS_LOG = ROOT / "build" / "fault-tests.log"
 # tool → (how it says its version, oldest that will do, how it tests, where)
 SDKS = {
     "node": (["node", "--version"], (20, 19), ["node", "--test"], "nodejs"),
@@ -67,7 +76,7 @@ def main() -> int:
         environment |= {"AUDIT_CHAOS": "full", "AUDIT_STACK_JIT": "full"}
         status = pytest(environment, "tests/unit", "--numprocesses=logical", *words)
         with stack(environment, keep=options.keep) as settings:
-            return pytest(environment | settings, "tests/chaos", *AWAY, *words) or status
+            return pytest(environment | settings, FAULTS, *AWAY, *words) or status
     started_at = time.monotonic()
     with coming_up(environment):
         status = pytest(environment, *NO_SERVER, "--numprocesses=logical", *words)
@@ -75,7 +84,18 @@ def main() -> int:
         subprocess.run([*STACK, "clean"], env=environment, check=False)
         return status
     prepare_other_sdks()
-    with stack(environment, keep=options.keep, fresh=False) as settings:
+    with ThreadPoolExecutor(1) as beside:
+        faults = beside.submit(fault_tests, environment, words, keep=options.keep)
+        status = server_tests(environment, words, keep=options.keep)
+        status = faults.result() or status
+    print(FAULTS_LOG.read_text(encoding="utf-8"), file=sys.stderr)
+    print(f"all tests in {time.monotonic() - started_at:.0f} s", file=sys.stderr)
+    return status
+
+
+def server_tests(environment: dict[str, str], words: list[str], *, keep: bool) -> int:
+    """All that need servers and end none for others; the status."""
+    with stack(environment, keep=keep, fresh=False) as settings:
         with_stack = environment | settings
         status = pytest(with_stack, *SHARED, *SIDE_BY_SIDE, *words)
         with ThreadPoolExecutor(1) as beside:
@@ -83,9 +103,21 @@ def main() -> int:
             status = pytest(with_stack, *PRODUCERS, *words) or status
             status = others.result() or status
         left = [f"--ignore={file}" for file in PRODUCERS]
-        status = pytest(with_stack, *ALONE, *left, *words) or status
-    print(f"all tests in {time.monotonic() - started_at:.0f} s", file=sys.stderr)
-    return status
+        return pytest(with_stack, ALONE, *left, *words) or status
+
+
+def fault_tests(environment: dict[str, str], words: list[str], *, keep: bool) -> int:
+    """The fault tests on a stack of their own, in their short form; the status. What they say goes to
+    ``FAULTS_LOG``: between the lines of the others nobody could read it.
+    """
+    environment = {
+        name: value for name, value in environment.items() if not ONE_PORT.fullmatch(name)
+    }
+    environment |= FAULTS_FOLDER | {PORT_BASE: str(int(environment[PORT_BASE]) + FAULTS_PORTS_ON)}
+    FAULTS_LOG.parent.mkdir(exist_ok=True)
+    print(f"{FAULTS} runs beside, on a second stack; it writes {FAULTS_LOG}", file=sys.stderr)
+    with FAULTS_LOG.open("wb") as log, stack(environment, keep=keep, log=log) as settings:
+        return pytest(environment | settings, FAULTS, *words, log=log)
 
 
 def prepare_other_sdks() -> None:
@@ -175,13 +207,15 @@ def coming_up(environment: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def stack(
-    environment: dict[str, str], *, keep: bool, fresh: bool = True
+    environment: dict[str, str], *, keep: bool, fresh: bool = True, log: IO[bytes] | None = None
 ) -> Iterator[dict[str, str]]:
-    """A stack that is up, and the settings that reach it."""
+    """A stack that is up, and the settings that reach it; its progress goes to stderr or ``log``."""
     if fresh:
-        subprocess.run([*STACK, "clean"], env=environment, check=True)
+        subprocess.run([*STACK, "clean"], env=environment, check=True, stderr=log)
     try:
-        subprocess.run([*STACK, "up"], env=environment, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [*STACK, "up"], env=environment, check=True, stdout=subprocess.DEVNULL, stderr=log
+        )
         path = subprocess.run(
             [*STACK, "env", "--path"], env=environment, check=True, capture_output=True, text=True
         ).stdout.strip()
@@ -189,14 +223,16 @@ def stack(
         yield {"AUDIT_ENV_FILE": path, **dict(line.split("=", 1) for line in lines if "=" in line)}
     finally:
         if not keep:
-            subprocess.run([*STACK, "clean"], env=environment, check=False)
+            subprocess.run([*STACK, "clean"], env=environment, check=False, stderr=log)
 
 
-def pytest(environment: dict[str, str], *words: str) -> int:
+def pytest(environment: dict[str, str], *words: str, log: IO[bytes] | None = None) -> int:
     """One run; its exit status."""
     command = [sys.executable, "-m", "pytest", "-q", "--durations=8", *words]
     environment = {**environment, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, check=False, stdout=log, stderr=log
+    ).returncode
 
 
 if __name__ == "__main__":

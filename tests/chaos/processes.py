@@ -72,7 +72,7 @@ class Worker:
     def __init__(self, **env: str) -> None:
         BUILD.mkdir(exist_ok=True)
         Worker._made += 1
-        self.log_file = BUILD / f"chaos-worker-{Worker._made}.log"
+        self.log_file = BUILD / f"worker-{os.getpid()}-{Worker._made}.log"
         self.port = free_port()
         self._env = {
             **os.environ,
