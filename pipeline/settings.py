@@ -147,6 +147,12 @@ class Settings(BaseSettings):
     follower_max_bytes: int = Field(
         32 * MIB, gt=0, description="Held per follower; beyond, it reads the ledger instead."
     )
+    follower_pace_share: float = Field(
+        0.25,
+        ge=0,
+        lt=1,
+        description="Of the time, how long intake may wait for a store that answers and is nearly full.",
+    )
     follower_lagging_s: float = Field(
         15.0,
         gt=0,

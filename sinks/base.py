@@ -7,7 +7,7 @@ it afterwards through a follower, which holds a durable position and nothing els
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from pipeline.domain.errors import AuditTrailError
 from pipeline.domain.logs import LogName
@@ -23,6 +23,10 @@ from pipeline.domain.records import (
 
 # Acknowledged by all in-sync replicas on return; the same letters may be published again.
 PublishDeadLetters = Callable[[Sequence[DeadLetter]], Awaitable[None]]
+
+
+# Of the canonical forms that one read gives: some four times as much memory (``SealedEvent.held_bytes``).
+READ_BYTES: Final = 2 * 1024 * 1024
 
 
 class ReusedIds(AuditTrailError):
@@ -70,8 +74,9 @@ class Ledger(Protocol):
         ...
 
     async def read(self, log_id: int, first_leaf: int, *, limit: int) -> LeafRange:
-        """Up to ``limit`` consecutive leaves from ``first_leaf`` on, for catch-up; may be empty.
+        """Up to ``limit`` consecutive leaves from ``first_leaf`` on, for catch-up; empty: there are none.
 
+        Fewer, but one at least, where their canonical forms are more than ``READ_BYTES`` together.
         ``opened`` is empty: whoever needs personal data opens the blobs.
 
         Raises:
@@ -88,7 +93,8 @@ class Ledger(Protocol):
         ...
 
     async def advance(self, follower: str, positions: Mapping[int, int]) -> None:
-        """Move a follower's positions (log id → next leaf) forward, durably; never backward.
+        """Move a follower's positions (log id → next leaf) forward, durably; never backward, nor
+        beyond the log as the ledger has it (a database that was rolled back has fewer leaves).
 
         Raises:
             Unavailable: Nothing is known; the same leaves may be written again, which is harmless.

@@ -241,7 +241,7 @@ class Follower:
             raise ChainBroken(
                 str(feed.name),
                 f"follower {self._destination.name} stored {position} leaves, the ledger holds "
-                f"{feed.head_size}; run `audit-trail doctor`",
+                f"{feed.head_size}; see docs/runbooks/stopped-partition.md",
             )
         # A write that was in flight for the same log's earlier assignment may have left something.
         self._destination.forget(feed.log_id)

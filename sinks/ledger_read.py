@@ -17,6 +17,7 @@ from pipeline.domain.errors import ChainBroken
 from pipeline.domain.logs import LogName
 from pipeline.domain.records import LeafRange, SealedBlob, SealedEvent
 from sinks import ledger_sql as sql
+from sinks.base import READ_BYTES
 from sinks.rows import POSTGRES_EPOCH_US
 
 _FIXED = struct.Struct("!qqqqi16s").unpack
@@ -26,7 +27,7 @@ _TIME = struct.Struct("!q").unpack
 async def read_leaves(
     connection: PostgresConnection, log_id: int, name: LogName, first_leaf: int, limit: int
 ) -> LeafRange:
-    """Up to ``limit`` leaves from ``first_leaf`` on.
+    """As ``Ledger.read``.
 
     Raises:
         ChainBroken: A row is missing, or is not what its leaf was made of.
@@ -44,9 +45,11 @@ async def read_leaves(
         (min(times) + POSTGRES_EPOCH_US) / 1e6 - 1,
         (max(times) + POSTGRES_EPOCH_US) / 1e6 + 1,
     )
-    await cursor.execute(sql.READ_EVENTS, (*leaf_range, *months))
+    await cursor.execute(sql.READ_EVENTS, (*leaf_range, *months, READ_BYTES))
     events = {row[0]: row for row in await cursor.fetchall()}
-    await cursor.execute(sql.READ_BLOBS, (*leaf_range, *months))
+    if sum([len(row[-1]) for row in events.values()]) >= READ_BYTES:  # there may be more
+        leaves = leaves[: max(events) + 1 - first_leaf]
+    await cursor.execute(sql.READ_BLOBS, (log_id, first_leaf, first_leaf + len(leaves), *months))
     blobs: dict[int, list[SealedBlob]] = {}
     for index, subject_ref, nonce, ciphertext in await cursor.fetchall():
         blobs.setdefault(index, []).append(SealedBlob(subject_ref, nonce, ciphertext))

@@ -52,14 +52,25 @@ SELECT leaf_index, leaf_hash, timestamptz_send(occurred_at) FROM leaves
 WHERE log_id = %s AND leaf_index >= %s AND leaf_index < %s ORDER BY leaf_index
 """
 
+# In the order of their leaves, up to the first one before which so many bytes were given.
 READ_EVENTS = """
-SELECT leaf_index,
-    int8send(source_offset) || timestamptz_send(occurred_at) || timestamptz_send(stored_at)
-        || timestamptz_send(broker_timestamp) || int4send(schema_id) || uuid_send(event_id),
-    uuid_send(actor_ref), family, json_send(event)
-FROM audit_logs
-WHERE log_id = %s AND leaf_index >= %s AND leaf_index < %s
-    AND occurred_at >= to_timestamp(%s) AND occurred_at <= to_timestamp(%s)
+SELECT leaf_index, fixed, actor_ref, family, canonical
+FROM (
+    SELECT *, sum(octet_length(canonical)) OVER (ORDER BY leaf_index ROWS UNBOUNDED PRECEDING) AS total
+    FROM (
+        SELECT leaf_index,
+            int8send(source_offset) || timestamptz_send(occurred_at) || timestamptz_send(stored_at)
+                || timestamptz_send(broker_timestamp) || int4send(schema_id) || uuid_send(event_id)
+                AS fixed,
+            uuid_send(actor_ref) AS actor_ref, family, json_send(event) AS canonical
+        FROM audit_logs
+        WHERE log_id = %s AND leaf_index >= %s AND leaf_index < %s
+            AND occurred_at >= to_timestamp(%s) AND occurred_at <= to_timestamp(%s)
+        OFFSET 0  -- each form is made once
+    ) AS events
+) AS counted
+WHERE total - octet_length(canonical) < %s
+ORDER BY leaf_index
 """
 
 READ_BLOBS = """
@@ -73,7 +84,8 @@ POSITION = "SELECT next_leaf FROM follower_position WHERE follower = %s AND log_
 
 ADVANCE = """
 INSERT INTO follower_position (follower, log_id, next_leaf)
-SELECT %s, log_id, next_leaf FROM unnest(%s::integer[], %s::bigint[]) AS moved (log_id, next_leaf)
+SELECT %s, log_id, least(next_leaf, size)
+FROM unnest(%s::integer[], %s::bigint[]) AS moved (log_id, next_leaf) JOIN log_heads USING (log_id)
 ORDER BY log_id
 ON CONFLICT (follower, log_id) DO UPDATE
 SET next_leaf = excluded.next_leaf, updated_at = now()

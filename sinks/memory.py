@@ -14,6 +14,7 @@ from pipeline.domain.errors import ChainBroken, Unavailable
 from pipeline.domain.logs import LogName
 from pipeline.domain.merkle import Frontier
 from pipeline.domain.records import LeafRange, LogHead, PreparedBatch, SealedEvent, WriteOutcome
+from sinks.base import READ_BYTES
 from sinks.ledger_plan import HeadState, moved, place, portions, restoration, sift
 
 
@@ -119,7 +120,13 @@ class MemoryLedger:
         """See ``sinks.base.Ledger``."""
         self._answer()
         log = self._log(log_id)
-        events = [_without_opened(e) for e in log.leaves[first_leaf : first_leaf + limit]]
+        events: list[SealedEvent] = []
+        room_bytes = READ_BYTES
+        for event in log.leaves[first_leaf : first_leaf + limit]:
+            if room_bytes <= 0:
+                break
+            room_bytes -= len(event.canonical)
+            events.append(_without_opened(event))
         return LeafRange(log_id, log.state.name, first_leaf, events)
 
     async def head(self, log_id: int) -> LogHead:
@@ -137,7 +144,8 @@ class MemoryLedger:
         self._answer()
         for log_id, next_leaf in positions.items():
             held = self.positions.get((follower, log_id), 0)
-            self.positions[follower, log_id] = max(held, next_leaf)
+            size = len(self._log(log_id).leaves)
+            self.positions[follower, log_id] = max(held, min(next_leaf, size))
 
     def _answer(self) -> None:
         if self.outages_left:

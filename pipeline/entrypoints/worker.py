@@ -173,6 +173,7 @@ def _connect(
             outage_limit_s=settings.outage_limit_s,
             dead_letter_ratio=settings.dead_letter_ratio,
             dead_letter_window=settings.dead_letter_window,
+            pace_share=settings.follower_pace_share,
         ),
         metrics,
     )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.domain.errors import ChainBroken, OutOfPosition
 from pipeline.domain.merkle import EMPTY_ROOT, merkle_root
 from pipeline.domain.records import LogHead, SealedEvent
-from sinks.base import ReusedIds
+from sinks.base import READ_BYTES, ReusedIds
 from sinks.ledger import PostgresLedger
 from sinks.memory import MemoryLedger
 from tests.ledger_support import (
@@ -259,6 +259,8 @@ async def test_a_batch_of_an_unknown_log_is_refused(ledger: AnyLedger) -> None:
 async def test_follower_positions_only_move_forward(ledger: AnyLedger) -> None:
     head = await open_log(ledger)
 
+    await ledger.write([a_batch(head, [a_sealed_event(offset) for offset in range(6)])])
+
     before = await ledger.position("index", head.log_id)
     await ledger.advance("index", {head.log_id: 5})
     await ledger.advance("index", {head.log_id: 3})
@@ -266,6 +268,31 @@ async def test_follower_positions_only_move_forward(ledger: AnyLedger) -> None:
 
     assert (before, await ledger.position("index", head.log_id)) == (0, 5)
     assert await ledger.position("archive", head.log_id) == 0
+
+
+async def test_no_follower_is_further_than_the_log(ledger: AnyLedger) -> None:
+    # What a follower had stored before the database was rolled back.
+    head = await open_log(ledger)
+    await ledger.write([a_batch(head, [a_sealed_event(0), a_sealed_event(1)])])
+
+    await ledger.advance("index", {head.log_id: 1_000})
+
+    assert await ledger.position("index", head.log_id) == 2
+
+
+async def test_a_read_is_bounded_by_bytes_and_gives_one_leaf_at_least(ledger: AnyLedger) -> None:
+    head = await open_log(ledger)
+    small = [a_sealed_event(offset) for offset in range(100)]
+    large = [a_sealed_event(100 + offset, text="x" * (READ_BYTES // 3)) for offset in range(7)]
+    huge = a_sealed_event(107, text="x" * (2 * READ_BYTES))
+    await ledger.write([a_batch(head, [*small, *large, huge])])
+
+    sizes, leaf = [], 0
+    while found := (await ledger.read(head.log_id, leaf, limit=1_000)).events:
+        sizes.append(len(found))
+        leaf += len(found)
+
+    assert sizes == [103, 3, 2]  # up to the first one beyond the bound
 
 
 async def test_leaves_of_the_archive_come_back_as_they_were(ledger: AnyLedger) -> None:

@@ -14,6 +14,7 @@ from pipeline.domain.errors import ChainBroken, LetterTooLarge, Reason, Unavaila
 from pipeline.domain.logs import LogName
 from pipeline.domain.records import (
     DeadLetter,
+    LeafRange,
     LogHead,
     PreparedBatch,
     RecordBatch,
@@ -45,7 +46,9 @@ class Ledger(MemoryLedger):
 class World:
     """A delivery over some partitions of one topic; time passes only when it waits."""
 
-    def __init__(self, partitions: int, *, bad: Sequence[tuple[int, int]] = ()) -> None:
+    def __init__(
+        self, partitions: int, *, bad: Sequence[tuple[int, int]] = (), feeds: Sequence[Any] = ()
+    ) -> None:
         self.ledger = Ledger()
         self.bad = set(bad)
         self.too_large: set[tuple[int, int]] = set()
@@ -57,7 +60,7 @@ class World:
             self.ledger,  # type: ignore[arg-type]
             self,
             self.publish,
-            (),
+            feeds,
             self,  # type: ignore[arg-type]
             DeliveryLimits(2_000, 1 << 20, 1.0, 8.0, LIMIT_S, 0.5, 1_000),
             Metrics(CollectorRegistry()),
@@ -191,3 +194,37 @@ async def test_a_ledger_that_is_away_for_longer_ends_the_worker() -> None:
         await world.run()
 
     assert LIMIT_S < world.now_s < LIMIT_S + 16
+
+
+class Pressed:
+    """A follower whose store answers and never catches up."""
+
+    def is_pressed(self) -> bool:
+        return True
+
+    def offer(self, fresh: LeafRange) -> None:
+        """Kept by nobody."""
+
+    def note_head(self, head: LogHead) -> None:
+        """Read by nobody."""
+
+
+@pytest.mark.anyio
+async def test_a_store_that_never_catches_up_slows_the_ledger_for_a_part_of_the_time() -> None:
+    world = World(1, feeds=[Pressed()])
+    await world.open()
+    write, writes_s = world.ledger.write, 0.0
+
+    async def slowly(batches: Sequence[PreparedBatch]) -> list[WriteOutcome]:
+        nonlocal writes_s
+        writes_s += 0.1
+        world.now_s += 0.1
+        return await write(batches)
+
+    world.ledger.write = slowly  # type: ignore[method-assign]
+    for number in range(50):
+        world.submit(0, 10 * number, 10)
+        await world.run()
+
+    assert (await world.ledger.head(1)).next_offset == 500
+    assert 0.7 < writes_s / world.now_s < 0.85
