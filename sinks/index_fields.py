@@ -59,6 +59,9 @@ _TYPES: Mapping[str, str] = {
 }
 # What the judge lets through is shorter; longer values are kept and not searchable.
 _KEYWORD_MAX_CHARS = 1024
+# What the index has not yet flushed to its disk, about: a server's own default lets gigabytes gather, and
+# whatever shares the disk waits while they go at once [measured: commits of the ledger 0.6 to 1.2 s].
+_FLUSH_AT = "32mb"
 # Kept with the document and not indexed, as the event model promises.
 _NOT_INDEXED = "audit.metadata"
 
@@ -100,6 +103,7 @@ def index_template(prefix: str, *, replicas: int, refresh_s: float) -> dict[str,
                     "number_of_shards": "1",
                     "number_of_replicas": str(replicas),
                     "refresh_interval": f"{round(refresh_s * 1000)}ms",
+                    "translog": {"flush_threshold_size": _FLUSH_AT},
                 }
             },
             "mappings": mapping(),

@@ -13,10 +13,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaException
 
 from pipeline.settings import Settings, load_settings
 from tests.acceptance.raw_topics import RawTopics
-from tests.acceptance.records import ROOT, cli
+from tests.acceptance.records import ROOT, cli, wait_until
 from tests.acceptance.test_sdk_go import SDK as GO_SDK
 from tests.tls_lines import Authority, secured_line
 from tests.tls_support import Secured, secured_servers
@@ -47,7 +48,19 @@ def secured(
             "AUDIT_REGISTRY_CA_FILE": str(authority.ca_file),
         }
         cli("topics", "create", **made.variables)
+        reached = load_settings(
+            **{name.removeprefix("AUDIT_").lower(): value for name, value in made.variables.items()}
+        )
+        wait_until(lambda: has_leaders(reached))
         yield made
+
+
+def has_leaders(settings: Settings) -> bool:
+    try:
+        RawTopics(settings, "authentication").close()
+    except KafkaException:
+        return False
+    return True
 
 
 def python(env: dict[str, str]) -> list[str | Path]:

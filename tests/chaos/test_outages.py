@@ -23,12 +23,14 @@ from tests.chaos.load import (
 from tests.chaos.processes import stack, wait_until, worker
 from tests.chaos.proof import prove
 from tests.chaos.versions import NewVersions
+from tests.proxy import Fault, FaultProxy
 
 pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(1_200)]
 
 RATE = 1_000
 SETTLES_S = 1.0  # what was under way when a server died
 OF_NEW_VERSION = 50
+FEW_BYTES = 4 * 1024 * 1024
 EVENTS = int((BEFORE_S + OUTAGE_S + 12.0) * RATE)
 
 
@@ -80,6 +82,51 @@ def test_a_store_that_is_down_delays_itself_alone(
     )
     assert min(kept.values()) >= KEPT_MIN
     assert during[delayed] == 0
+    assert one.starts == 1
+    assert one.peak_rss_mb < RSS_MAX_MB, f"MB in each ten seconds: {one.rss_mb}"
+
+
+def test_a_store_that_is_slow_delays_itself_alone(settings: Settings, ids_file: Path) -> None:
+    line = FaultProxy(settings.elasticsearch_url)
+    with worker(
+        AUDIT_ELASTICSEARCH_URL=line.url,
+        AUDIT_FOLLOWER_MAX_BYTES=str(FEW_BYTES),  # so that it is full soon
+        AUDIT_ARCHIVE_MAX_AGE_S="1",
+    ) as one:
+        one.wait_ready()
+        load = publish(settings, ids_file, EVENTS, rate=RATE)
+        wait_for_flow(settings, one)
+        wait_abreast(settings, load, RATE)
+        with Rates(settings, load) as rates:
+            began_at = time.monotonic()
+            time.sleep(BEFORE_S)
+            slow_at = time.monotonic()
+            line.set(Fault.SLOW)
+            time.sleep(OUTAGE_S)
+            line.set(Fault.NONE)
+            ended_at = time.monotonic()
+        before = rates.between(began_at, slow_at)
+        during = rates.between(slow_at, ended_at)
+        load.wait()
+        wait_drained(settings, load)
+    line.close()
+
+    prove(settings, load)
+    kept = {
+        store: round(during[store] / min(before[store], during[PUBLISHED]), 2)
+        for store in ("ledger", "archive")
+    }
+    report(
+        "elasticsearch slow",
+        events=load.published,
+        starts=one.starts,
+        peak_rss_mb=one.peak_rss_mb,
+        before_per_s=before,
+        during_per_s=during,
+        kept=kept,
+    )
+    assert min(kept.values()) >= KEPT_MIN
+    assert during["index"] < during["ledger"]
     assert one.starts == 1
     assert one.peak_rss_mb < RSS_MAX_MB, f"MB in each ten seconds: {one.rss_mb}"
 

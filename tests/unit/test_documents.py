@@ -233,7 +233,9 @@ def test_template_is_strict_and_outranks_the_built_in_ones() -> None:
     assert template["index_patterns"] == ["audit-events-*"]
     assert template["priority"] > 500
     assert template["template"]["mappings"]["dynamic"] == "strict"
-    assert template["template"]["settings"]["index"]["refresh_interval"] == "500ms"
+    settings = template["template"]["settings"]["index"]
+    assert settings["refresh_interval"] == "500ms"
+    assert settings["translog"] == {"flush_threshold_size": "32mb"}
 
 
 def _names(made: dict[str, Any]) -> list[str]:

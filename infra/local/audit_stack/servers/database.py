@@ -39,6 +39,9 @@ full_page_writes = on
 max_wal_size = 4GB
 checkpoint_timeout = 15min
 wal_compression = {wal_compression}
+# One disk for all servers: what is written leaves the page cache steadily. Else hundreds of MB go at
+# once every half minute, and every commit waits behind them [measured: 0.6 to 1.2 s].
+backend_flush_after = 256kB
 random_page_cost = 1.1
 jit = off
 timezone = 'UTC'
