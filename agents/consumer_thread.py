@@ -7,12 +7,13 @@ log stops its partition, a failed commit is a line in the log, and nothing looks
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any, cast
 
 import aiokafka
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -77,6 +78,17 @@ class BatchThread(driver.AIOKafkaConsumerThread):
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Faust's livelock detector counts single messages: it would only raise false alarms."""
+
+    async def reached(self, partitions: Collection[TP]) -> dict[TP, int]:
+        """Where fetching goes on, of those of the partitions that are still assigned: behind the records
+        that were taken out, and behind what holds none.
+        """
+        consumer = self._ensure_consumer()
+        found = {}
+        for tp in partitions:
+            with suppress(IllegalStateError):
+                found[tp] = await consumer.position(driver.ensure_aiokafka_TP(tp))
+        return found
 
     async def committed(self, tp: TP) -> int | None:
         """The offset that the group committed, if any."""

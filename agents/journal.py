@@ -7,15 +7,19 @@ in ``audit_user``; it is rolled back with the database, so reading on from it fi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from agents.app import tls_context
 from agents.kafka_answers import kafka_answers
-from pipeline.domain.escrow import EscrowEntry, decode_entries
+from pipeline.domain.escrow import EscrowEntry, journal_entries
 from pipeline.domain.logs import KEY_JOURNAL_TOPIC
+from pipeline.logging import log_event
 from pipeline.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _POLL_MS = 500
 _PARTITION = TopicPartition(KEY_JOURNAL_TOPIC, 0)
@@ -24,9 +28,11 @@ _PARTITION = TopicPartition(KEY_JOURNAL_TOPIC, 0)
 async def read_journal(
     settings: Settings, from_offset: int
 ) -> AsyncIterator[tuple[int, list[EscrowEntry]]]:
-    """(offset after a record, its entries) from an offset on, up to the end as it is now.
+    """(offset after a record, its entries) from an offset on, up to the end as it is now. A record that
+    is none of the trail's is logged (``journal_record_foreign``) and has no entries.
 
     Raises:
+        ConfigurationError: A record holds keys in a form of another release.
         Unavailable: The broker does not answer; read again later.
     """
     sasl = settings.kafka_security_protocol.startswith("SASL")
@@ -53,8 +59,13 @@ async def read_journal(
                 fetched = await consumer.getmany(_PARTITION, timeout_ms=_POLL_MS)
             for record in fetched.get(_PARTITION, ()):
                 position = record.offset + 1
-                yield position, decode_entries(record.value or b"")
+                place = f"{KEY_JOURNAL_TOPIC}:{record.partition}:{record.offset}"
+                yield position, journal_entries(record.value, place, _foreign)
             with kafka_answers():
                 position = max(position, await consumer.position(_PARTITION))
     finally:
         await consumer.stop()
+
+
+def _foreign(place: str) -> None:
+    log_event(log, "journal_record_foreign", level=logging.ERROR, place=place)

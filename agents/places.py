@@ -38,7 +38,21 @@ class Place:
     topic_id: str = ""  # of the topic that it was placed in
     placed: bool = False  # fetched from where the ledger says, since it last stood still
     paused: str = ""  # why it stands still until `audit-trail resume`
+    end: int | None = None  # the topic's, when the broker was asked
+    outside: int | None = None  # records of a topic that ends before the ledger: none is in the log
+    behind_since: float | None = None  # monotonic: since when it stands still with records left
     followed: set[int] = field(default_factory=set)  # log ids of the epochs that followers have
+
+    def ends(self, head: LogHead | None, bounds: tuple[int, int]) -> None:
+        """What the broker says of the topic, asked when the ledger was at ``head`` at least."""
+        first, self.end = bounds
+        is_before = head is not None and self.end < head.next_offset
+        self.outside = self.end - first if is_before else None
+
+    @property
+    def is_read(self) -> bool:
+        """Records of it are fetched."""
+        return self.placed and not self.still
 
     @property
     def still(self) -> str:

@@ -164,6 +164,8 @@ class Positions:
     async def _place_once(self, tp: TP) -> None:
         place = self._places[tp]
         epochs = await self._epochs(tp)
+        if epochs:  # how far it is behind is known even where it cannot be placed
+            place.head = epochs[-1]
         await self._follow_older(tp, place, epochs[:-1])
         try:
             head = await self._current(tp)
@@ -191,6 +193,7 @@ class Positions:
         head = await self._ledger.open_log(
             tp.topic, tp.partition, cluster_id=cluster_id, topic_id=topic_id
         )
+        self._places[tp].head = head
         head = await self._recovered(tp, head)
         await self._check_bounds(tp, head)
         return head
@@ -227,6 +230,7 @@ class Positions:
 
     async def _check_bounds(self, tp: TP, head: LogHead) -> None:
         first, end = await self._topics.bounds(tp.topic, tp.partition)
+        self._places[tp].ends(head, (first, end))
         if end < head.next_offset:
             raise ChainBroken(
                 str(head.name),
@@ -304,12 +308,16 @@ class Positions:
         self._tasks[tp] = asyncio.create_task(self._place(tp), name=f"place {tp}")
 
     def lag(self, tp: TP) -> int | None:
-        """Records between the ledger and the topic's end, as the last fetch said; None: unknown."""
+        """Records between the ledger and the topic's end, as the last fetch said, or the broker when it
+        was asked since; None: unknown.
+        """
         place = self._places.get(tp)
         if place is None or place.head is None:
             return None
-        end = self.consumer.highwater(tp)
-        return None if end is None else max(end - place.head.next_offset, 0)
+        if place.outside is not None:
+            return place.outside
+        known = [end for end in (self.consumer.highwater(tp), place.end) if end is not None]
+        return max(max(known) - place.head.next_offset, 0) if known else None
 
     @property
     def was_assigned(self) -> bool:

@@ -243,6 +243,7 @@ class BatchConsumer(driver.Consumer):
                 await self._deliver_singly(tp, records)
             elif (batch := await self._batch(tp, records)) is not None:
                 batches.append(batch)
+        batches += await self._passed_over(fetched)
         if batches:
             await self._callback_unless_suspended(self._message(batches))
 
@@ -256,9 +257,7 @@ class BatchConsumer(driver.Consumer):
             records = [record for record in records if record.offset >= expected]
         if not records:
             return None
-        if records[0].offset > expected and self._gap_seen.get(tp) != expected:
-            # Transaction markers leave gaps; a client's bug would too: read the place once more.
-            self._gap_seen[tp] = expected
+        if records[0].offset > expected and not self._saw_gap(tp, expected):
             await self._thread.call_thread(self._seek_now, tp, expected)
             return None
         # Records of a fetch know their size; without those that were handed over, it is a bound.
@@ -267,15 +266,52 @@ class BatchConsumer(driver.Consumer):
         self._expected[tp] = end
         return RecordBatch(tp.topic, tp.partition, expected, end, records, size)
 
+    def _saw_gap(self, tp: TP, expected: int) -> bool:
+        """Whether a gap was found there before. Transaction markers leave gaps; a client's bug would too:
+        the first time, the caller reads the place once more.
+        """
+        before = self._gap_seen.get(tp)
+        self._gap_seen[tp] = expected
+        return before == expected
+
+    async def _passed_over(self, fetched: Mapping[TP, Records]) -> list[RecordBatch]:
+        """Gaps that no record behind them shows, as batches without a record, so that the ledger gets to
+        the topic's end: a transaction's marker is a partition's last offset, or all of it was aborted.
+        """
+        quiet = {
+            tp: self._expected[tp]
+            for tp in self._get_active_partitions()
+            if tp in self._expected and tp not in fetched
+        }
+        if not quiet:
+            return []
+        reached = await self._thread.call_thread(self._thread.reached, frozenset(quiet))
+        batches, again = [], []
+        for tp, position in reached.items():
+            expected = quiet[tp]
+            # One that was placed anew meanwhile has another position than the one that was asked for.
+            is_same = self._expected.get(tp) == expected and tp in self._get_active_partitions()
+            if position <= expected or not is_same:
+                continue
+            if self._saw_gap(tp, expected):
+                self._expected[tp] = position
+                batches.append(RecordBatch(tp.topic, tp.partition, expected, position, [], 0))
+            else:
+                again.append((tp, expected))
+        for tp, expected in again:
+            with suppress(IllegalStateError):  # revoked meanwhile, and not told yet
+                await self._thread.call_thread(self._seek_now, tp, expected)
+        return batches
+
     def _message(self, batches: list[RecordBatch]) -> ConsumerMessage:
         """To Faust it is a message of the first batch's partition; nobody acks it."""
         batch = batches[0]
-        first = batch.records[0]
+        timestamp_ms = batch.records[0].timestamp if batch.records else 0
         return ConsumerMessage(
             batch.topic,
             batch.partition,
-            first.offset,
-            first.timestamp / 1000,
+            batch.start_offset,
+            timestamp_ms / 1000,
             0,
             [],
             None,

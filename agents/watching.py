@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from faust.types import TP
 
@@ -83,6 +84,7 @@ class Watch:
             await asyncio.sleep(self._waits.stopped_again_s)
             try:
                 await self._place_replaced()
+                await self._ask_ends()
             except Unavailable as outage:
                 down_since = self._waits_for(outage, down_since)
             else:
@@ -101,6 +103,18 @@ class Watch:
             for tp in self._placed():
                 if tp.topic == topic and self._positions.places()[tp].topic_id != topic_id:
                     self._positions.place_anew(tp)
+
+    async def _ask_ends(self) -> None:
+        """Where the topics end whose partitions are not fetched, or not to their end: the consumer does
+        not hear of a partition's end while it stands still, or has records of it that nobody took.
+
+        Raises ``Unavailable``.
+        """
+        for tp, place in self._positions.places().items():
+            if not place.is_read or self._positions.lag(tp) != 0:
+                head = place.head
+                with suppress(ChainBroken):  # the topic is gone; placing says so
+                    place.ends(head, await self._topics.bounds(tp.topic, tp.partition))
 
     def _waits_for(self, outage: Unavailable, down_since: float | None) -> float:
         """Say that intake waits for the broker; for longer than the limit, end the worker."""
@@ -146,15 +160,17 @@ class Watch:
                 self._positions.place_anew(tp)
 
     def _measure(self) -> None:
-        for tp in self._positions.places():
+        for tp, place in self._positions.places().items():
             lag = self._positions.lag(tp)
             if lag is not None:
                 self._metrics.consumer_lag(tp.topic, tp.partition, lag)
             if lag == 0:
                 self._positions.goes_on(tp)
-        oldest_ms = self._delivery.oldest_ms()
-        lag_s = 0.0 if oldest_ms is None else max(time.time() - oldest_ms / 1000, 0.0)
-        self._metrics.ledger(lag_seconds=lag_s)
+            if place.is_read or lag == 0:
+                place.behind_since = None
+            elif lag and place.behind_since is None:
+                place.behind_since = time.monotonic()
+        self._metrics.ledger(lag_seconds=self._ledger_lag_s())
         for follower in self._followers:
             status = follower.status()
             self._metrics.follower(
@@ -163,3 +179,17 @@ class Watch:
                 lag_seconds=max((each.lag_s for each in status.logs), default=0.0),
                 held_bytes=status.held_bytes,
             )
+
+    def _ledger_lag_s(self) -> float:
+        """Age of the oldest record under way, or, if that is longer, for how long a partition has stood
+        still with records left: how old those are, nobody knows who has not fetched them.
+        """
+        ages = [
+            time.monotonic() - place.behind_since
+            for place in self._positions.places().values()
+            if place.behind_since is not None
+        ]
+        oldest_ms = self._delivery.oldest_ms()
+        if oldest_ms is not None:
+            ages.append(time.time() - oldest_ms / 1000)
+        return max([0.0, *ages])

@@ -132,7 +132,8 @@ class Metrics:
         )
         self.durable_lag_seconds = self._gauge(
             "audit_durable_lag_seconds",
-            "Age of the oldest event that this store should hold and does not; 0 if there is none.",
+            "Age of the oldest event that this store should hold and does not; 0 if there is none. Of the"
+            " ledger also for how long a partition has stood still with records left.",
             "sink",
         )
         self.end_to_end_seconds = _WeightedHistogram(
@@ -186,7 +187,9 @@ class Metrics:
         self.follower_held_bytes.labels(sink).set(held_bytes)
 
     def ledger(self, *, lag_seconds: float) -> None:
-        """The age of the oldest record that was fetched and is not in the ledger."""
+        """The age of the oldest record that was fetched and is not in the ledger, or for how long a
+        partition has stood still with records left.
+        """
         self.durable_lag_seconds.labels("ledger").set(lag_seconds)
 
     def durable(self, sink: str, *, now_ms: int, broker_timestamps_ms: Iterable[int]) -> None:

@@ -105,7 +105,8 @@ class Delivery:
         self._metrics.consumed(batch.topic, len(batch.records))
         self._count_bytes(batch.size_bytes)
         flight = Flight(batch, lane)
-        self._oldest_ms[id(flight)] = batch.records[0].timestamp if batch.records else 0
+        if batch.records:
+            self._oldest_ms[id(flight)] = batch.records[0].timestamp
         self._fetched.append(flight)
         self._changed.set()
 

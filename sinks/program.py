@@ -14,7 +14,7 @@ from typing import Any
 import avro_schemas
 from pipeline.codec.limits import Limits
 from pipeline.codec.policy import ACTOR, NONE, SUBJECT, TARGET, UNATTRIBUTED, SealingPolicy
-from pipeline.codec.types import Node, is_party
+from pipeline.codec.types import Node
 from sinks.document_shapes import PEOPLE, PERSON, SUBJECTS, TARGETS
 from sinks.documents import SERVER_FIELDS
 from sinks.index_fields import fields_of
@@ -147,7 +147,7 @@ class _Writer:
             return [{"op": "union", "branches": branches}]
         if node.kind == "record":
             begin: list[Op] = []
-            if pattern != ACTOR and is_party(node):
+            if pattern != ACTOR and self._policy.is_party(pattern, node.names):
                 party = self._party(prefix)
                 begin = [{"op": "party", "group": party}]
             return begin + self._record(node, prefix, pattern, party)
@@ -157,10 +157,11 @@ class _Writer:
 
     def _elements(self, element: Node, prefix: str, pattern: str) -> list[list[Op]]:
         items = []
+        is_party = self._policy.is_party(f"{pattern}.*", element.names)
         for index in range(min(self._limits.items_at(pattern), _WRITTEN_OUT)):
             self._step()
             inner = f"{prefix}.{index}"
-            party = self._party(inner) if is_party(element) else None
+            party = self._party(inner) if is_party else None
             begin: list[Op] = [] if party is None else [{"op": "party", "group": party}]
             items.append(begin + self._record(element, inner, f"{pattern}.*", party))
         return items

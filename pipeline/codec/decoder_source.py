@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.codec.limits import Limits
 from pipeline.codec.policy import ACTOR, NONE, SUBJECT, TARGET, SealingPolicy
-from pipeline.codec.types import Node, is_party
+from pipeline.codec.types import Node
 from pipeline.codec.value_source import Scope, ValueSource
 
 
@@ -52,7 +52,7 @@ class DecoderSource(ValueSource):
     def _nested(self, scope: Scope, node: Node) -> None:
         """A record inside a record; a party other than the actor gets a group of its own."""
         outer = scope.party
-        if scope.pattern != ACTOR and is_party(node):
+        if scope.pattern != ACTOR and self._policy.is_party(scope.pattern, node.names):
             scope.party = self._name("party")
             scope.put(f"{scope.party} = groups[{self._path(scope)}] = {{}}")
         self._record(scope, node)
@@ -64,7 +64,7 @@ class DecoderSource(ValueSource):
         read, table, counter = self._name("read"), self._name("PATHS"), self._name("i")
         paths: list[str] = []
         inner = Scope(pattern=f"{scope.pattern}.*", paths=paths, party=None)
-        if is_party(element):
+        if self._policy.is_party(inner.pattern, element.names):
             inner.party = "party"
             inner.put("party = groups[prefix] = {}")
         self._record(inner, element)

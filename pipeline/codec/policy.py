@@ -8,6 +8,7 @@ marked belongs to the actor. So a careless ``email`` field of a new version is n
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 NONE = "none"
@@ -16,6 +17,8 @@ TARGET = "target"
 SUBJECT = "subject"
 UNATTRIBUTED = "unattributed"
 OWNERS = (ACTOR, TARGET, SUBJECT, UNATTRIBUTED)
+_CLEAR = ("scalar", NONE)
+_TRIPLE = {"tenant", "id_type", "id"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +41,15 @@ class SealingPolicy:
         if reviewed is not None and reviewed[0] == kind:
             return reviewed[1]
         return declared if isinstance(declared, str) and declared in OWNERS else ACTOR
+
+    def is_party(self, pattern: str, names: AbstractSet[str]) -> bool:
+        """Whether a record with fields of these names is a data subject of its own: it has the triple
+        that names one, and so has the reviewed schema there, home tenant and id type in clear. A party
+        that only the writer knows is values like any others: its tenant is sealed, nobody can judge it.
+        """
+        return (
+            names >= _TRIPLE
+            and f"{pattern}.id" in self.marks
+            and self.marks.get(f"{pattern}.tenant") == _CLEAR
+            and self.marks.get(f"{pattern}.id_type") == _CLEAR
+        )

@@ -10,7 +10,6 @@ from pipeline.codec.limits import Limits
 from pipeline.domain.errors import InvalidRecord, Reason
 
 _DEEPEST = 8  # CPython compiles 20 loops inside each other; an array or a map takes two
-_PARTY_FIELDS = {"tenant", "id_type", "id"}
 PRIMITIVES = ("null", "boolean", "int", "long", "float", "double", "bytes", "string")
 
 
@@ -25,6 +24,11 @@ class Node:
     items: tuple[Node, ...] = ()
     symbols: tuple[str, ...] = ()
     size: int = 0
+
+    @property
+    def names(self) -> set[str]:
+        """The names of a record's fields."""
+        return {name for name, _child, _declared in self.fields}
 
     @cached_property
     def weight(self) -> int:
@@ -50,11 +54,6 @@ def parse(schema: Any, limits: Limits) -> Node:
     if root.depth > _DEEPEST:
         raise _unusable(f"more than {_DEEPEST} arrays and maps inside each other")
     return root
-
-
-def is_party(node: Node) -> bool:
-    """Whether a record is a data subject: it has the triple that names one."""
-    return {name for name, _child, _declared in node.fields} >= _PARTY_FIELDS
 
 
 class _Parser:

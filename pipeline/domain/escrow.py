@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Protocol
+
+from pipeline.domain.errors import ConfigurationError
 
 FORMAT_VERSION = 1
 ESCROW_PREFIX = "escrow/"
@@ -80,13 +82,39 @@ def encode_entries(entries: Iterable[EscrowEntry]) -> bytes:
     return b"".join(_encode(entry) for entry in entries)
 
 
+class OtherVersion(ValueError):
+    """An entry that another release wrote: it holds a key, and this release cannot read it."""
+
+
 def decode_entries(encoded: bytes) -> list[EscrowEntry]:
     """Read back what ``encode_entries`` gave; several encodings in a row are one.
 
     Raises:
-        ValueError: Not this format, or of a later version; the message holds no value.
+        OtherVersion: Of a later version.
+        ValueError: Not this format; the message holds no value.
     """
     return [_decode(line) for line in encoded.splitlines() if line]
+
+
+def journal_entries(
+    value: bytes | None, place: str, foreign: Callable[[str], None]
+) -> list[EscrowEntry]:
+    """The entries of the journal's record at ``place`` (topic:partition:offset). A record that is none of
+    the trail's is told to ``foreign`` and passed over: it holds no key, and a topic that is kept for
+    ever would otherwise keep every worker from starting. That it is not one of ours damaged, the
+    checksum of its batch has said.
+
+    Raises:
+        ConfigurationError: It holds keys that this release cannot read: passed over, they would be lost
+            without a word when the database was rolled back.
+    """
+    try:
+        return decode_entries(value or b"")
+    except OtherVersion as error:
+        raise ConfigurationError(f"{place}: {error}; run the release that wrote it") from None
+    except ValueError:
+        foreign(place)
+        return []
 
 
 def escrow_name(encoded: bytes, *, written_at_us: int) -> str:
@@ -168,7 +196,9 @@ def _decode(line: bytes) -> EscrowEntry:
     try:
         found = json.loads(line)
         version = found["v"]
-        entry = EscrowEntry(
+        if version != FORMAT_VERSION:
+            raise OtherVersion(str(refusal)) if isinstance(version, int) else refusal
+        return EscrowEntry(
             subject_hash=b64decode(found["subject_hash"], validate=True),
             generation=int(found["generation"]),
             subject_ref=b64decode(found["subject_ref"], validate=True),
@@ -177,9 +207,8 @@ def _decode(line: bytes) -> EscrowEntry:
             wrapped_key=b64decode(found["wrapped_key"], validate=True),
             first_occurred_at_us=int(found["first_occurred_at"]),
         )
+    except OtherVersion:
+        raise
     except (KeyError, TypeError, ValueError):
         # Not JSON, UTF-8, base64 or a number: none of it is repeated here.
         raise refusal from None
-    if version != FORMAT_VERSION:
-        raise refusal
-    return entry

@@ -259,7 +259,7 @@ async def _until_drained(
         await asyncio.sleep(_DRAIN_LOOK_S)
         places = positions.places()
         placed = positions.was_assigned and all(
-            place.still or positions.lag(tp) == 0 for tp, place in places.items()
+            place.still or (place.placed and positions.lag(tp) == 0) for tp, place in places.items()
         )
         followed = all(follower.status().caught_up for follower in parts.followers)
         seen_at_end = seen_at_end + 1 if placed and delivery.idle and followed else 0

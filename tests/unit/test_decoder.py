@@ -19,7 +19,7 @@ from pipeline.codec.decoders import check_required
 from pipeline.codec.limits import Limits
 from pipeline.codec.policy import SealingPolicy
 from pipeline.domain.errors import InvalidRecord, Reason
-from pipeline.testing import an_event, events
+from pipeline.testing import a_target, an_event, events
 
 FAMILIES = avro_schemas.families()
 LIMITS = Limits()
@@ -347,6 +347,34 @@ def test_an_unmarked_field_of_a_new_version_belongs_to_the_actor() -> None:
     assert groups["actor"]["email"] == "a@bc"
     assert groups["actor"]["pin"] == 42
     assert not {"email", "pin"} & clear.keys()
+
+
+APPROVER = {
+    "type": "record",
+    "name": "Approver",
+    "fields": [{"name": name, "type": "string", "pii": "none"} for name in ("tenant", "id_type")]
+    + [{"name": "id", "type": "string", "pii": "actor"}],
+}
+
+
+def test_a_party_of_a_new_version_is_values_like_any_others() -> None:
+    schema = avro_schemas.load("admin-action")
+    schema["fields"].append({"name": "approver", "type": ["null", APPROVER], "default": None})
+    schema["fields"].append({"name": "witnesses", "type": {"type": "array", "items": "Approver"}})
+    newer = compile_decoder(schema, policy("admin-action"), LIMITS)
+    event = an_event("admin-action", targets=[a_target()])
+    body = encode("admin-action", event) + b"\x02\x02a\x02b\x02c" + b"\x02\x02d\x02e\x02f\x00"
+
+    clear, groups = newer(body, 0)
+
+    given = {path: value for path, value in groups["actor"].items() if path.count(".")}
+    del given["actor.id"]
+    assert given == {
+        "approver.tenant": "a", "approver.id_type": "b", "approver.id": "c",
+        "witnesses.0.tenant": "d", "witnesses.0.id_type": "e", "witnesses.0.id": "f",
+    }  # fmt: skip
+    assert groups.keys() == {"actor", "targets.0"}
+    assert not [path for path in clear if path.startswith(("approver", "witnesses"))]
 
 
 def test_values_go_to_their_owners() -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.domain.errors import ConfigurationError
 from pipeline.domain.escrow import (
     EscrowEntry,
     TenantEntry,
@@ -14,6 +15,7 @@ from pipeline.domain.escrow import (
     encode_entries,
     encode_tenant,
     escrow_name,
+    journal_entries,
 )
 from tests.archive_support import an_entry
 
@@ -42,6 +44,30 @@ def test_entries_come_back_as_they_were(some: list[EscrowEntry], more: list[Escr
 def test_anything_else_is_refused(encoded: bytes) -> None:
     with pytest.raises(ValueError, match="escrow entry"):
         decode_entries(encoded)
+
+
+@pytest.mark.parametrize("value", [b"hello", b"{}", b"[1]", b"\xff", b'{"v":"x"}'])
+def test_a_foreign_record_of_the_journal_is_told_and_passed_over(value: bytes) -> None:
+    told: list[str] = []
+
+    assert journal_entries(value, "audit.key-journal:0:7", told.append) == []
+    assert told == ["audit.key-journal:0:7"]
+
+
+def test_a_record_of_ours_in_the_journal_is_read_and_none_is_told() -> None:
+    told: list[str] = []
+
+    entries = [an_entry(1), an_entry(2)]
+    assert journal_entries(encode_entries(entries), "place", told.append) == entries
+    assert journal_entries(None, "place", told.append) == []
+    assert told == []
+
+
+def test_keys_that_another_release_wrote_are_never_passed_over() -> None:
+    later = encode_entries([an_entry(1)]).replace(b'"v":1', b'"v":2')
+
+    with pytest.raises(ConfigurationError, match=r"audit.key-journal:0:7.*release that wrote it"):
+        journal_entries(later, "audit.key-journal:0:7", lambda _place: None)
 
 
 @given(

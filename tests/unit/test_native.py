@@ -42,6 +42,7 @@ from tests.unit.native_support import (
     Record,
     Schemas,
     World,
+    bodies,
     check_same,
     is_compiled,
     value_of,
@@ -140,6 +141,24 @@ def test_fields_of_a_newer_schema_have_the_same_owners_and_places(more: dict[str
     check_same(
         WORLD, "authentication", value_of("authentication", an_event("authentication", **more))
     )
+
+
+@pytest.mark.parametrize("tenant", ["acme", "stranger"])
+def test_a_party_of_a_newer_schema_is_sealed_to_the_actor_and_searchable(tenant: str) -> None:
+    approver = {"tenant": tenant, "id_type": "user_id", "id": "u-7"}
+    named = {f"approver.{name}": value for name, value in approver.items()}
+
+    (event,) = check_same(
+        WORLD, "admin-action", value_of("admin-action", an_event("admin-action", approver=approver))
+    )
+
+    assert is_compiled(event)
+    (blob,) = event.blobs
+    assert blob.subject_ref == event.actor_ref
+    assert event.opened.items() >= named.items()
+    assert not named.keys() & event.clear.keys()
+    document = json.loads(bodies([event]).splitlines()[1])
+    assert document["audit.unmapped"] == named
 
 
 def nested(depth: int, make: Callable[[Any, int], Any], innermost: list[Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pipeline.domain.errors import ChainBroken
 from pipeline.domain.logs import LogName
 from pipeline.domain.records import LogHead
 from pipeline.metrics import Metrics
-from sinks.operations import Pause
+from sinks.operations import HeadRow, Pause
 
 ONE = TP("audit.raw.authentication", 0)
 HEAD = LogHead(1, LogName(*ONE), 5, 10)
@@ -30,6 +30,9 @@ class Servers:
     def __init__(self) -> None:
         self.replaced = False
         self.held: list[Pause] = []
+        self.ends = (0, 99)
+        self.fetched: int | None = None
+        self.logs: list[Any] = []
         self.done: list[str] = []
         self.metrics = Metrics(CollectorRegistry())
         everything = cast("Any", self)
@@ -52,10 +55,13 @@ class Servers:
         return "cluster", "topic-2" if self.replaced else "topic-1"
 
     async def bounds(self, _topic: str, _partition: int) -> tuple[int, int]:
-        return 0, 99
+        return self.ends
+
+    def highwater(self, _tp: TP) -> int | None:
+        return self.fetched
 
     async def heads(self) -> Sequence[Any]:
-        return []
+        return self.logs
 
     async def pauses(self) -> Sequence[Pause]:
         return self.held
@@ -151,4 +157,47 @@ async def test_a_partition_that_is_placed_again_stays_paused() -> None:
     positions.resume(ONE)
     assert servers.done[-1] == "go on"
     assert servers.reasons() == set()
+    await positions.close()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("ends", "lag"),
+    [((0, 99), 89), ((12, 99), 89), ((0, 4), 4), ((4, 4), 0)],
+    ids=["replaced", "begins later", "ends before", "empty"],
+)
+async def test_the_lag_of_a_partition_that_never_was_placed_is_known(
+    ends: tuple[int, int], lag: int
+) -> None:
+    servers = Servers()
+    servers.replaced = True
+    servers.logs = [HeadRow(1, HEAD.name, 5, 10, b"", datetime.now(UTC))]
+    servers.ends = ends
+    positions = servers.positions
+    positions.assigned(frozenset({ONE}))
+    await servers.settled()
+    (place,) = positions.places().values()
+    assert "replaced" in place.stopped
+
+    place.ends(place.head, await servers.bounds(*ONE))
+
+    assert positions.lag(ONE) == lag
+    await positions.close()
+
+
+@pytest.mark.anyio
+async def test_the_lag_goes_by_the_newest_end_that_is_known() -> None:
+    servers = Servers()
+    positions = servers.positions
+    positions.assigned(frozenset({ONE}))
+    await servers.settled()
+    (place,) = positions.places().values()
+    assert positions.lag(ONE) == 89  # known from placing, before the first fetch
+
+    servers.fetched = 120
+    assert positions.lag(ONE) == 110
+
+    await positions.pause(*ONE, "too many bad records")
+    place.ends(place.head, (0, 150))
+    assert positions.lag(ONE) == 140
     await positions.close()

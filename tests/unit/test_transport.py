@@ -1,4 +1,4 @@
-"""What a fetch took that nobody may be given is fetched again."""
+"""What a fetch took that nobody may be given is fetched again; what holds no record is passed over."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import pytest
 from aiokafka.errors import IllegalStateError
 from faust.types import TP
 
+from agents.fetching import Records
 from agents.transport import BatchConsumer
+from pipeline.domain.records import RecordBatch
 
 ONE, TWO = TP("audit.raw.authentication", 0), TP("audit.raw.authentication", 1)
 
@@ -88,3 +90,90 @@ async def test_a_partition_that_was_revoked_meanwhile_keeps_no_other_from_being_
     await consumer._fetch_on(FETCHER)
 
     assert consumer.sought == [(TWO, 20)]
+
+
+class Ending(BatchConsumer):
+    """One partition that is handed over up to 10, and a client whose position is at ``position``."""
+
+    def __init__(self, position: int) -> None:
+        self.app = cast("Any", SimpleNamespace(consumer_generation_id=1))
+        self.raw = cast("Any", SimpleNamespace(is_raw=lambda _topic: True))
+        self._thread = cast("Any", self)
+        self._expected = {ONE: 10}
+        self._gap_seen = {}
+        self.position = self.end = position
+        self.active = {ONE}
+        self.given: list[RecordBatch] = []
+
+    def _get_active_partitions(self) -> set[TP]:
+        return self.active
+
+    async def call_thread(self, call: Any, *words: Any) -> Any:
+        return await call(*words)
+
+    async def reached(self, partitions: Any) -> dict[TP, int]:
+        return dict.fromkeys(partitions, self.position)
+
+    def seek(self, _tp: TP, offset: int) -> None:
+        self.position = offset
+
+    async def _callback_unless_suspended(self, message: Any) -> None:
+        self.given += message.value
+
+    async def fetch(self, *offsets: int) -> None:
+        """A fetch that gives records at these offsets, and gets to the end."""
+        self.position = self.end
+        records = Records(SimpleNamespace(offset=at, timestamp=1) for at in offsets)
+        await self._hand_over({ONE: records} if offsets else {})
+
+
+@pytest.mark.anyio
+async def test_what_holds_no_record_at_the_end_of_a_partition_is_passed_over_once_it_was_read_twice() -> (
+    None
+):
+    consumer = Ending(12)
+
+    await consumer.fetch()
+    assert (consumer.given, consumer.position) == ([], 10)  # the place is read once more
+    for _ in range(3):
+        await consumer.fetch()
+
+    assert consumer.given == [RecordBatch(*ONE, 10, 12, [], 0)]
+
+
+@pytest.mark.anyio
+async def test_records_that_the_second_reading_brings_are_handed_over() -> None:
+    consumer = Ending(12)
+
+    await consumer.fetch()
+    await consumer.fetch(10, 11)
+    await consumer.fetch()
+
+    assert [(batch.start_offset, batch.end_offset) for batch in consumer.given] == [(10, 12)]
+    assert [record.offset for record in consumer.given[0].records] == [10, 11]
+
+
+@pytest.mark.anyio
+async def test_a_partition_that_stands_still_is_not_passed_over() -> None:
+    consumer = Ending(12)
+    consumer.active = set()
+
+    for _ in range(3):
+        await consumer.fetch()
+
+    assert consumer.given == []
+
+
+@pytest.mark.anyio
+async def test_a_partition_that_is_placed_anew_meanwhile_is_not_passed_over() -> None:
+    consumer = Ending(12)
+    await consumer.fetch()
+
+    async def placed_anew(partitions: Any) -> dict[TP, int]:
+        consumer._expected[ONE] = 5
+        return dict.fromkeys(partitions, 12)
+
+    consumer.reached = placed_anew  # type: ignore[method-assign]
+    await consumer.fetch()
+
+    assert consumer.given == []

@@ -37,6 +37,8 @@ class World:
     crashes: list[BaseException] = field(default_factory=list)
     lags: dict[TP, int | None] = field(default_factory=dict)
     oldest: int | None = None
+    bounds_of: dict[TP, tuple[int, int] | Exception] = field(default_factory=dict)
+    asked: list[TP] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(CollectorRegistry())
@@ -77,7 +79,7 @@ class World:
         """Nothing was stopped."""
 
     def lag(self, tp: TP) -> int | None:
-        return self.lags.get(tp)
+        return self.lags.get(tp, 0)
 
     def oldest_ms(self) -> int | None:
         return self.oldest
@@ -101,7 +103,14 @@ class World:
         return "cluster", self.topic_id if topic == ONE.topic else TOPIC_ID
 
     async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
-        raise AssertionError
+        self.asked.append(TP(topic, partition))
+        found = self.bounds_of.get(TP(topic, partition), (0, 0))
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def sample(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(name, labels)
 
 
 async def a_while(loop: Coroutine[Any, Any, None]) -> None:
@@ -223,3 +232,65 @@ async def test_the_ledger_lags_by_the_oldest_record_that_is_under_way() -> None:
     assert during is not None
     assert 60 <= during < 70
     assert lag_s() == 0.0
+
+
+@pytest.mark.anyio
+async def test_the_broker_is_asked_for_the_ends_of_what_stands_still_or_is_behind() -> None:
+    world = World(bounds_of={ONE: (0, 70), TWO: (0, 20)})
+    await a_while(world.watch().topics())
+    assert world.asked == []
+
+    world.places()[ONE].paused = "dead_letters"
+    await a_while(world.watch().topics())
+    assert set(world.asked) == {ONE}
+    assert world.places()[ONE].end == 70
+
+    world.places()[ONE].paused, world.lags[TWO] = "", 5
+    world.asked.clear()
+    await a_while(world.watch().topics())
+    assert set(world.asked) == {TWO}
+
+
+@pytest.mark.anyio
+async def test_a_topic_that_is_gone_keeps_no_other_from_being_measured() -> None:
+    world = World(bounds_of={ONE: ChainBroken("t", "it is gone"), TWO: (0, 33)})
+    for place in world.places().values():
+        place.stopped = "contradicted"
+
+    await a_while(world.watch().topics())
+
+    assert world.places()[TWO].end == 33
+    assert world.crashes == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("how", ["paused", "stopped", "not placed"])
+async def test_the_ledger_lags_for_as_long_as_a_partition_stands_still_with_records_left(
+    how: str,
+) -> None:
+    world = World(lags={ONE: 7})
+    place = world.places()[ONE]
+    if how == "not placed":
+        place.placed = False
+    else:
+        setattr(place, how, "why")
+    place.retry_at = time.monotonic() + 3_600
+    watch = world.watch()
+    # As if a person had not lifted it; what the loop does besides measuring is tried elsewhere.
+    watch._measure()
+    since = place.behind_since
+    assert since is not None
+    place.behind_since = since - 90
+
+    watch._measure()
+
+    lag_s = world.sample("audit_durable_lag_seconds", sink="ledger")
+    assert lag_s is not None
+    assert 90 <= lag_s < 100
+    assert (
+        world.sample("audit_consumer_lag_records", topic=ONE.topic, partition=str(ONE.partition))
+        == 7
+    )
+    world.lags[ONE] = 0
+    watch._measure()
+    assert world.sample("audit_durable_lag_seconds", sink="ledger") == 0.0

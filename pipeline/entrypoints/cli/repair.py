@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from pipeline.domain.errors import ConfigurationError
-from pipeline.domain.escrow import decode_entries
+from pipeline.domain.escrow import journal_entries
 from pipeline.domain.logs import KEY_JOURNAL_TOPIC, LogName
 from pipeline.domain.records import LogHead
 from pipeline.entrypoints.cli.kafka import (
@@ -140,13 +140,13 @@ def restore(settings: Settings, log: str) -> list[Row]:
 async def _restore_journal(settings: Settings, store: SubjectStore) -> int:
     restored = 0
     for message in read_topic(settings, KEY_JOURNAL_TOPIC):
-        try:
-            entries = decode_entries(message.value() or b"")
-        except ValueError as error:
-            place = f"{KEY_JOURNAL_TOPIC}:{message.partition()}:{message.offset()}"
-            raise ConfigurationError(f"{place}: {error}") from error
-        restored += await store.restore(entries)
+        place = f"{KEY_JOURNAL_TOPIC}:{message.partition()}:{message.offset()}"
+        restored += await store.restore(journal_entries(message.value(), place, _foreign))
     return restored
+
+
+def _foreign(place: str) -> None:
+    say(f"{place} is no record of the trail, passed over")
 
 
 def _ledger(settings: Settings) -> PostgresLedger:
