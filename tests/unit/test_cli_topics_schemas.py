@@ -14,7 +14,7 @@ from pipeline.domain.errors import ConfigurationError
 from pipeline.entrypoints.cli.schemas import (
     Candidate,
     candidate_from,
-    retracted_marks,
+    changed_marks,
     shipped,
     suspects,
     unusable,
@@ -97,11 +97,24 @@ def test_a_mark_of_personal_data_cannot_be_taken_back() -> None:
     earlier = changed("authentication", email={"type": "string", "pii": "actor", "default": ""})
     later = changed("authentication", email={"type": "string", "pii": "none", "default": ""})
 
-    assert retracted_marks([earlier.text], later) == [
+    assert changed_marks([earlier.text], later) == [
         "email: pii was 'actor' and cannot become 'none'"
     ]
-    assert retracted_marks([later.text], earlier) == []
-    assert retracted_marks([earlier.text], earlier) == []
+    assert changed_marks([later.text], earlier) == []
+    assert changed_marks([earlier.text], earlier) == []
+
+
+def test_personal_data_cannot_become_another_persons() -> None:
+    earlier = changed("authentication", email={"type": "string", "pii": "target", "default": ""})
+    others = changed("authentication", email={"type": "string", "pii": "subject", "default": ""})
+    unmarked = changed("authentication", email={"type": "string", "default": ""})
+
+    assert changed_marks([earlier.text], others) == [
+        "email: pii was 'target' and cannot become 'subject'"
+    ]
+    assert changed_marks([earlier.text], unmarked) == [
+        "email: pii was 'target' and cannot become 'actor'"
+    ]
 
 
 def test_what_most_likely_broke_compatibility_is_named() -> None:

@@ -16,8 +16,10 @@ from audit_sdk.codec import encode, validate
 import avro_schemas
 from avro_schemas import contract, released
 from pipeline.codec.limits import Limits
+from pipeline.codec.policy import NONE, OWNERS
 from pipeline.contracts.compatibility import fingerprint
 from pipeline.contracts.event_files import read_events
+from pipeline.contracts.fields import marks
 from pipeline.contracts.lint import lint
 from pipeline.domain.errors import ConfigurationError
 from pipeline.generator.load import generate
@@ -96,6 +98,7 @@ def test_a_good_field_may_be_added() -> None:
         (lambda s: field(s, "actor").update(pii="actor"), ("actor", "pii")),
         (lambda s: field(s, "actor")["type"].update(name="the_actor"), ("actor", "name")),
         (lambda s: field(s, "reason").update(pii="none"), ("reason", "mark")),
+        (lambda s: field(s, "reason").update(pii="target"), ("reason", "mark")),
         (lambda s: field(s, "tenant").update(type="long"), ("tenant", "compatible")),
         (lambda s: s["fields"].remove(field(s, "action")), ("action", "compatible")),
         (
@@ -121,6 +124,28 @@ def test_a_mark_holds_for_all_later_versions_even_when_one_in_between_has_none()
     field(now, "reason")["pii"] = "none"
 
     assert "mark" in {finding.rule for finding in lint(FAMILY, now, [first, between])}
+
+
+@pytest.mark.parametrize("family", avro_schemas.families())
+def test_every_owner_of_every_family_is_held_and_a_value_that_was_nobodys_may_become_somebodys(
+    family: str,
+) -> None:
+    shipped = avro_schemas.load(family)
+    owners = {path: mark for path, mark in marks(shipped).items() if mark in OWNERS}
+    for now in (*OWNERS, NONE):
+        told = {one.path for one in lint(family, marked(shipped, now), [shipped])}
+        assert told == {path for path, was in owners.items() if was != now}
+
+
+def marked(schema: Any, mark: str) -> Any:
+    """A schema with one mark on every value."""
+    if isinstance(schema, list):
+        return [marked(part, mark) for part in schema]
+    if isinstance(schema, dict):
+        return {
+            name: mark if name == "pii" else marked(part, mark) for name, part in schema.items()
+        }
+    return schema
 
 
 def test_compatibility_is_with_every_version_and_not_only_the_last() -> None:
