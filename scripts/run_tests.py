@@ -4,6 +4,9 @@ What needs no server comes first, while a stack comes up: what is wrong there is
 Then two lanes side by side, each on its stack: the fault tests, which end servers and mostly wait for
 them, and all others: first those that share the stack, then those that have it for themselves. Words
 after the options go to pytest. Exits with the first status that is not 0.
+
+What needs a tool that the machine lacks is left out, and said; AUDIT_TEST_REQUIRE (node, go, chromium)
+names the tools without which it fails instead.
 """
 
 from __future__ import annotations
@@ -22,6 +25,10 @@ from pathlib import Path
 from typing import IO
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests import tools  # noqa: E402
+
 STACK = [sys.executable, str(ROOT / "infra" / "local" / "stack.py")]
 # Beside a stack of `make demo`, never on it: its data are deleted.
 FOLDER = {"AUDIT_STACK_DIR": str(ROOT / ".stack-test")}
@@ -50,11 +57,8 @@ AWAY = tuple(
 ALONE = "tests/acceptance"  # they end servers, or watch all that a worker does
 FAULTS = "tests/chaos"
 FAULTS_LOG = ROOT / "build" / "fault-tests.log"
-# tool → (how it says its version, oldest that will do, how it tests, where)
-SDKS = {
-    "node": (["node", "--version"], (20, 19), ["node", "--test"], "nodejs"),
-    "go": (["go", "version"], (1, 24), ["go", "test", "./..."], "go"),
-}
+# tool → (how it tests, where)
+SDKS = {"node": (["node", "--test"], "nodejs"), "go": (["go", "test", "./..."], "go")}
 
 
 def main() -> int:
@@ -65,9 +69,18 @@ def main() -> int:
     )
     parser.add_argument("--conformance", action="store_true", help="The SDKs' tests alone.")
     parser.add_argument("--vet", action="store_true", help="Look at the Go SDK's source.")
+    parser.add_argument(
+        "--tools", action="store_true", help="Which of the tools are here, for AUDIT_TEST_REQUIRE."
+    )
     parser.add_argument("--keep", action="store_true", help="Leave the stack up afterwards.")
     options, words = parser.parse_known_args()
     environment = PORTS | dict(os.environ) | FOLDER
+    try:
+        tools.required()
+    except ValueError as error:
+        parser.error(str(error))
+    if options.tools:
+        return say_tools()
     if options.conformance:
         return pytest(environment, "sdk/python/tests", *words) or other_sdks()
     if options.vet:
@@ -75,6 +88,7 @@ def main() -> int:
     if options.chaos:
         environment |= {"AUDIT_CHAOS": "full", "AUDIT_STACK_JIT": "full"}
         status = pytest(environment, "tests/unit", "--numprocesses=logical", *words)
+        prepare_other_sdks()
         with stack(environment, keep=options.keep) as settings:
             return pytest(environment | settings, FAULTS, *AWAY, *words) or status
     started_at = time.monotonic()
@@ -122,9 +136,8 @@ def fault_tests(environment: dict[str, str], words: list[str], *, keep: bool) ->
 
 def prepare_other_sdks() -> None:
     """The packages of Node.js, where there is one: tests of the SDK on servers need them, too."""
-    tool, (ask, oldest, _command, folder) = "node", SDKS["node"]
-    if shutil.which(tool) and has(ask, oldest):
-        node_modules(ROOT / "sdk" / folder)
+    if not tools.lacking("node"):
+        node_modules(tools.NODE_SDK)
 
 
 def other_sdks() -> int:
@@ -132,14 +145,12 @@ def other_sdks() -> int:
     they say is shown when they end.
     """
     status = 0
-    for tool, (ask, oldest, command, folder) in SDKS.items():
-        if not has(ask, oldest):
-            wanted = ".".join(map(str, oldest))
-            print(f"sdk/{folder}: not tested: it needs {tool} {wanted} or newer", file=sys.stderr)
+    for tool, (command, folder) in SDKS.items():
+        if is_left_out(tool, f"sdk/{folder}: not tested"):
+            status = status or int(tool in tools.required())
             continue
-        if tool == "node" and not node_modules(ROOT / "sdk" / folder):
-            print(f"sdk/{folder}: not tested: it needs npm", file=sys.stderr)
-            continue
+        if tool == "node":
+            node_modules(tools.NODE_SDK)
         done = subprocess.run(
             command, cwd=ROOT / "sdk" / folder, capture_output=True, text=True, check=False
         )
@@ -155,39 +166,41 @@ def summary(said: str) -> str:
     return "\n".join(line for line in lines if re.match(r"# (tests|pass|skipped) |ok  \t", line))
 
 
-def node_modules(at: Path) -> bool:
-    """The packages that the lock file names are there, installed if they are missing or older."""
+def is_left_out(tool: str, said: str) -> bool:
+    """Whether a tool is lacking; what that means is said."""
+    why = tools.lacking(tool)
+    if why:
+        print(f"{said}: {why}", file=sys.stderr)
+    return bool(why)
+
+
+def say_tools() -> int:
+    """Print the tools that are here, comma separated, and on stderr what is left out without the others."""
+    print(",".join(tool for tool in tools.TOOLS if not is_left_out(tool, f"without {tool}")))
+    return 0
+
+
+def node_modules(at: Path) -> None:
+    """Install the packages that the lock file names, if they are missing or older; without npm they stay."""
     installed = at / "node_modules" / ".package-lock.json"
     locked_at = (at / "package-lock.json").stat().st_mtime
     if installed.is_file() and installed.stat().st_mtime >= locked_at:
-        return True
-    if shutil.which("npm") is None:
-        return False
-    subprocess.run(["npm", "ci", "--ignore-scripts", "--loglevel=error"], cwd=at, check=True)
-    return True
+        return
+    if shutil.which("npm") is not None:
+        subprocess.run(["npm", "ci", "--ignore-scripts", "--loglevel=error"], cwd=at, check=True)
 
 
 def vet() -> int:
     """gofmt and go vet, where there is a Go that is new enough."""
-    ask, oldest, _command, folder = SDKS["go"]
-    if not has(ask, oldest):
-        return 0
-    at = ROOT / "sdk" / folder
+    at = ROOT / "sdk" / "go"
+    if is_left_out("go", "sdk/go: not vetted"):
+        return int("go" in tools.required())
     listed = subprocess.run(
         ["gofmt", "-l", "."], cwd=at, capture_output=True, text=True, check=True
     )
     print(listed.stdout, end="")
     vetted = subprocess.run(["go", "vet", "./..."], cwd=at, check=False).returncode
     return vetted or (1 if listed.stdout else 0)
-
-
-def has(ask: list[str], oldest: tuple[int, int]) -> bool:
-    """Whether a tool is here and new enough."""
-    if shutil.which(ask[0]) is None:
-        return False
-    said = subprocess.run(ask, capture_output=True, text=True, check=False).stdout
-    found = re.search(r"(\d+)\.(\d+)", said)
-    return found is not None and (int(found[1]), int(found[2])) >= oldest
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from typing import Any, cast
 import fastavro
 import orjson
 
+from pipeline.contracts.fields import without_logical_types
 from pipeline.domain.errors import ChainBroken
 from pipeline.domain.logs import LogName
 from pipeline.domain.merkle import Frontier, leaf_hash
@@ -165,7 +166,7 @@ def _events(
 
 def _datums(stored: Stored, schema: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:
     """Datums of one container file, times as the integers that they are stored as."""
-    plain = fastavro.parse_schema(_without_logical_types(schema))
+    plain = fastavro.parse_schema(without_logical_types(schema))
     try:
         for count, block in ocf.blocks(stored.body):
             stream = BytesIO(block)
@@ -193,18 +194,6 @@ def _event(datum: Mapping[str, Any], blobs: Any) -> SealedEvent:
         actor_ref=datum["actor_ref"],
         stored_at_us=datum["stored_at"],
     )
-
-
-def _without_logical_types(schema: Any) -> Any:
-    if isinstance(schema, Mapping):
-        return {
-            key: _without_logical_types(value)
-            for key, value in schema.items()
-            if key != "logicalType"
-        }
-    if isinstance(schema, list):
-        return [_without_logical_types(each) for each in schema]
-    return schema
 
 
 def _info(stored: Stored, name: LogName) -> ObjectInfo:

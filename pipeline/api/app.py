@@ -171,7 +171,8 @@ def _add_problems(app: FastAPI, metrics: RelayMetrics) -> None:
     def answer(refusal: Refusal) -> Response:
         metrics.refused.labels(refusal.kind.label).inc()
         level = logging.WARNING if refusal.kind.status >= 500 else logging.INFO
-        log_event(log, "request_refused", level=level, reason=refusal.kind.label)
+        cause = refusal.__cause__  # of a bug alone
+        log_event(log, "request_refused", level=level, error=cause, reason=refusal.kind.label)
         return problem(refusal)
 
     @app.exception_handler(Refusal)

@@ -26,9 +26,9 @@ _SENT_BACK: Final = {
 _STATUSES: Final = (400, 401, 403, 408, 409, 413, 415, 422, 429, 500, 503)
 _ABOUT: Final = (
     "Takes events of pages and apps for the audit trail. Actor and tenant come from the token, address"
-    " and user agent from the connection, the time from the relay's clock. A batch is recorded whole or"
-    " refused whole; 202 says that the brokers have it. An event id that is sent again records nothing"
-    " twice."
+    " and user agent from the connection, the time from the relay's clock. 202 says that the brokers have"
+    " the whole batch; after a 4xx nothing of it is recorded; after a 5xx some of it may be, and the same"
+    " events are sent again. An event id that is sent again records nothing twice."
 )
 
 

@@ -108,7 +108,7 @@ class RelayEvent(BaseModel):
 
 
 class RelayBatch(BaseModel):
-    """1 to 100 events, recorded all or none. ``token``: for who cannot set a header (sendBeacon)."""
+    """1 to 100 events. ``token``: for who cannot set a header (sendBeacon)."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.api.metrics import RelayMetrics
-from pipeline.api.problems import Kind, Refusal, problem
+from pipeline.api.problems import SEND_AGAIN, Kind, Refusal, problem
 from pipeline.logging import log_event
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,9 @@ class Origins(CORSMiddleware):
 
 
 class Guard:
-    """What is not foreseen ends as a 500 that says nothing, and in the log by type and place alone."""
+    """What is not foreseen ends as a 500 that says what a client may do and nothing of why, and in the
+    log by type and place alone.
+    """
 
     def __init__(self, app: ASGIApp, *, metrics: RelayMetrics) -> None:
         self._app = app
@@ -106,4 +108,5 @@ class Guard:
             self._metrics.refused.labels(Kind.INTERNAL.label).inc()
             if started:
                 raise
-            await problem(Refusal(Kind.INTERNAL, "it is in the relay's log"))(scope, receive, send)
+            detail = f"it is in the relay's log; {SEND_AGAIN}"
+            await problem(Refusal(Kind.INTERNAL, detail))(scope, receive, send)

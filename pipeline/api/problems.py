@@ -7,12 +7,13 @@ status. Details never hold a token or a value of an event.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
 from typing import Any, Final
 
+from audit_sdk import Problem
 from starlette.responses import Response
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -20,6 +21,10 @@ ERRORS_MAX: Final = 100
 _PATH_MAX_CHARS: Final = 200
 _TYPE: Final = "urn:audit-trail:problem:"
 _REALM: Final = 'Bearer realm="audit-relay"'
+SEND_AGAIN: Final = (
+    "some may be recorded already; send the same events with the same ids again, which records none"
+    " twice"
+)
 
 
 class Kind(Enum):
@@ -39,6 +44,7 @@ class Kind(Enum):
     INVALID_EVENTS = ("invalid-events", 422, "The batch breaks the contract; nothing was recorded")
     RATE_EXCEEDED = ("rate-exceeded", 429, "Too many events")
     INTERNAL = ("internal", 500, "Something went wrong in the relay")
+    PARTLY_RECORDED = ("partly-recorded", 500, "Some events are recorded and others are not")
     BROKER_AWAY = ("broker-away", 503, "The events are not confirmed yet")
     ISSUER_AWAY = ("issuer-away", 503, "Tokens cannot be checked now")
     BUSY = ("busy", 503, "The relay is busy")
@@ -68,6 +74,18 @@ class Flaw:
         """Without half of a surrogate pair or a control character in a name that a client made up."""
         path = self.path[:_PATH_MAX_CHARS].encode("unicode_escape").decode("ascii")
         return {"path": path, "rule": self.rule, "detail": self.detail}
+
+
+def contract_flaws(at: int, problems: Iterable[Problem]) -> list[Flaw]:
+    """What the contract finds wrong with the event ``at`` of a batch, at the places of the body."""
+    return [
+        Flaw(
+            f"events.{at}.{'reason_code' if one.path == 'failure_code' else one.path}",
+            one.rule,
+            one.detail,
+        )
+        for one in problems
+    ]
 
 
 class Refusal(Exception):

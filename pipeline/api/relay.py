@@ -1,8 +1,9 @@
 """The relay: from a request's body to events that the brokers have.
 
 In this order, and each step before anything is sent: token, rate, form, allow-list, contract, replay.
-A batch is recorded whole or refused whole. ``receive`` returns when all in-sync replicas have every
-event; on a 503 some may be on their way, and the same ids sent again wait for the same receipts.
+``receive`` returns when all in-sync replicas have every event of a batch. A refusal with a 4xx has
+recorded nothing of it; with a 5xx some may be on their way, and the same ids sent again wait for the
+same receipts.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from audit_sdk.identity import now_us
 
 from pipeline.api.allowed import AllowedAction
 from pipeline.api.events import RelayEvent, digest, fields_of, read_batch, repeated
-from pipeline.api.problems import Flaw, Kind, Refusal
+from pipeline.api.problems import SEND_AGAIN, Flaw, Kind, Refusal, contract_flaws
 from pipeline.api.rates import Rates
 from pipeline.api.reading import parse
 from pipeline.api.replays import Arrival, Replays, Taken
@@ -63,7 +64,7 @@ class Relay:
         """Record a batch; the brokers have all of it on return.
 
         Raises:
-            Refusal: Nothing was recorded; but see ``Kind.BROKER_AWAY`` and ``Kind.BUSY``.
+            Refusal: With a status below 500 nothing was recorded.
         """
         principal = None if authorization is None else self._from_header(authorization)
         try:
@@ -131,14 +132,7 @@ class Relay:
         self, at: int, event: RelayEvent, allowed: AllowedAction, fields: Mapping[str, Any]
     ) -> list[Flaw]:
         """What the contract finds, at the places of the body."""
-        flaws = [
-            Flaw(
-                f"events.{at}.{'reason_code' if one.path == 'failure_code' else one.path}",
-                one.rule,
-                one.detail,
-            )
-            for one in self._audit.check(allowed.family, fields)
-        ]
+        flaws = contract_flaws(at, self._audit.check(allowed.family, fields))
         if not self._replays.is_current(event.event_id):
             why = "its time is too far from now: make the id when it happens, and send soon"
             flaws.append(Flaw(f"events.{at}.event_id", "window", why))
@@ -153,8 +147,5 @@ class Relay:
                 one.receipt.wait(max(deadline - self._monotonic(), 0))
             except NotDelivered:
                 raise Refusal(
-                    Kind.BROKER_AWAY,
-                    "some may be recorded already; send the same events with the same ids again,"
-                    " which records none twice",
-                    retry_after_s=self._retry_after_s,
+                    Kind.BROKER_AWAY, SEND_AGAIN, retry_after_s=self._retry_after_s
                 ) from None

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from audit_sdk import NotAccepted, Receipt
+from audit_sdk import InvalidEvent, NotAccepted, Receipt
 
-from pipeline.api.problems import Flaw, Kind, Refusal
+from pipeline.api.problems import SEND_AGAIN, Flaw, Kind, Refusal, contract_flaws
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,10 @@ class Replays:
         """Send what is new of a batch; what was taken before is a duplicate, with its own receipt.
 
         Raises:
-            Refusal: 409 if an id is another event's; 503 if the memory is full. Nothing was sent then.
-                503 also if the SDK's memory is full: the same batch may be sent again.
+            Refusal: 409 if an id is another event's, 422 if the SDK refuses an event before anything was
+                sent: nothing of this call is recorded then. 503 if a memory is full, here or the SDK's,
+                and 500 if the SDK refuses an event after others were sent: those stay, and the same
+                batch may be sent again.
         """
         with self._lock:
             self._forget_old()
@@ -85,8 +87,10 @@ class Replays:
                 raise Refusal(Kind.ID_CONFLICT, "nothing was recorded", flaws=flaws)
             new = sum(one.event_id not in self._known for one in arrivals)
             if len(self._known) + new > self._max_ids:
-                raise self._full("too many event ids are remembered just now")
-            return [self._take(one) for one in arrivals]
+                raise self._busy(
+                    "too many event ids are remembered just now; send the same events again"
+                )
+            return self._take_all(arrivals)
 
     def settle(self, taken: Sequence[Taken]) -> None:
         """After waiting: what the broker has needs no receipt; what will not arrive may be sent anew."""
@@ -100,6 +104,20 @@ class Replays:
                 elif known.receipt.settled:
                     known.receipt = None
 
+    def _take_all(self, arrivals: Sequence[Arrival]) -> list[Taken]:
+        taken: list[Taken] = []
+        for at, one in enumerate(arrivals):
+            try:
+                taken.append(self._take(one))
+            except InvalidEvent as error:
+                # It passed the check a moment ago, so this is a bug; but what was sent is not to be had
+                # back. Sent again, the others are duplicates, and this one alone is refused.
+                flaws = contract_flaws(at, error.problems)
+                if any(not earlier.duplicate for earlier in taken):
+                    raise Refusal(Kind.PARTLY_RECORDED, SEND_AGAIN, flaws=flaws) from error
+                raise Refusal(Kind.INVALID_EVENTS, "see `errors`", flaws=flaws) from error
+        return taken
+
     def _take(self, one: Arrival) -> Taken:
         known = self._known.get(one.event_id)
         if known is not None and not (known.receipt is not None and known.receipt.failed):
@@ -107,7 +125,7 @@ class Replays:
         try:
             receipt = one.send()
         except NotAccepted:
-            raise self._full("the brokers are away and no more events can wait") from None
+            raise self._busy(f"the brokers are away and no more can wait; {SEND_AGAIN}") from None
         self._known[one.event_id] = _Remembered(one.digest, receipt)
         heapq.heappush(self._ends, (_made_at_s(one.event_id) + self._window_s, one.event_id))
         return Taken(one.event_id, duplicate=False, receipt=receipt)
@@ -122,10 +140,8 @@ class Replays:
             _, event_id = heapq.heappop(self._ends)
             self._known.pop(event_id, None)
 
-    def _full(self, why: str) -> Refusal:
-        return Refusal(
-            Kind.BUSY, f"{why}; send the same events again", retry_after_s=self._retry_after_s
-        )
+    def _busy(self, detail: str) -> Refusal:
+        return Refusal(Kind.BUSY, detail, retry_after_s=self._retry_after_s)
 
 
 def _made_at_s(event_id: str) -> float:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import jwt
+from audit_sdk import contract
 
 from pipeline.api.problems import Kind, Refusal
 
@@ -22,7 +23,6 @@ RELAY_TYPE: Final = "audit-relay+jwt"
 RELAY_AUDIENCE: Final = "audit-relay"
 _RELAY_ALGORITHM: Final = "HS256"
 _OTHER_TYPES: Final = frozenset({"", "jwt", "at+jwt", "application/at+jwt"})
-_NAME_MAX_CHARS: Final = 500  # as any text of an event
 _UNREADABLE: Final = "it cannot be read"
 # What PyJWT finds wrong, in words that tell of the check and not of the token.
 _SAID: Final[Mapping[type[Exception], str]] = {
@@ -170,7 +170,7 @@ def principal(claims: Mapping[str, Any], tenant_claim: str, *, issuer: str | Non
     named = {}
     for claim in ("sub", tenant_claim):
         value = claims.get(claim)
-        if not isinstance(value, str) or not 0 < len(value) <= _NAME_MAX_CHARS:
+        if not isinstance(value, str) or not 0 < len(value) <= contract().limits.text_chars:
             raise refused(f"{claim} is no name of an actor or tenant")
         if not value.isprintable():
             raise refused(f"{claim} has characters that are not printable")

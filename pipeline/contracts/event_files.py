@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import json
+import lzma
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
-from uuid import UUID
 
 import fastavro
+from fastavro.schema import SchemaParseException
 
 import avro_schemas
+from pipeline.contracts.fields import without_logical_types
 from pipeline.domain.errors import ConfigurationError
 
 _AVRO_MAGIC: Final = b"Obj\x01"
+_NO_JSON: Final = (ValueError, RecursionError)  # nested too deep
 _ENVELOPE: Final = frozenset({"family", "event", "label"})
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# What fastavro and its codecs raise of a file that is damaged.
+_UNREADABLE: Final = (
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    OSError,
+    zlib.error,
+    lzma.LZMAError,
+    SchemaParseException,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +79,7 @@ def _json(path: Path, content: bytes) -> Iterator[tuple[str, Any]]:
         raise ConfigurationError(f"{path} is neither Avro nor UTF-8 JSON") from None
     try:
         found = json.loads(text)
-    except ValueError:
+    except _NO_JSON:
         yield from _lines(path, text)
         return
     for number, event in enumerate(found if isinstance(found, list) else [found], 1):
@@ -74,11 +87,12 @@ def _json(path: Path, content: bytes) -> Iterator[tuple[str, Any]]:
 
 
 def _lines(path: Path, text: str) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not splitlines(): a line separator (U+2028) may stand inside a JSON string.
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 yield f"line {number}", json.loads(line)
-            except ValueError as error:
+            except _NO_JSON as error:
                 raise ConfigurationError(f"{path}: line {number} is no JSON: {error}") from None
 
 
@@ -86,26 +100,24 @@ def _avro(path: Path, family: str) -> Iterator[FoundEvent]:
     by_name = {avro_schemas.load(one)["name"]: one for one in avro_schemas.families()}
     with path.open("rb") as file:
         try:
-            events = fastavro.reader(file)
-            schema: Any = events.writer_schema
-            name = str(schema.get("name", "")).rpartition(".")[2]
+            blocks = fastavro.block_reader(file)
+            schema: Any = blocks.writer_schema
+            name = str(schema.get("name", "") if isinstance(schema, dict) else "").rpartition(".")[
+                2
+            ]
             named = family or by_name.get(name, "")
             if not named:
                 raise ConfigurationError(f"{path}: record {name} is no event family; give --family")
-            for number, event in enumerate(events, 1):
-                yield FoundEvent(f"event {number}", named, _plain(event))
-        except (ValueError, EOFError, LookupError, TypeError) as error:
+            for number, event in enumerate(_plain(blocks, schema), 1):
+                yield FoundEvent(f"event {number}", named, event)
+        except _UNREADABLE as error:
             raise ConfigurationError(f"{path} is no readable Avro file: {error}") from None
 
 
-def _plain(value: Any) -> Any:
-    """Logical types as their Avro values again."""
-    if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_plain(part) for part in value]
-    if isinstance(value, UUID):
-        return str(value)
-    if isinstance(value, datetime):
-        return (value - _EPOCH) // timedelta(microseconds=1)
-    return value
+def _plain(blocks: Any, schema: Any) -> Iterator[Any]:
+    """Values as the file has them: what is no UUID, or no date, is the validator's to judge."""
+    parsed = fastavro.parse_schema(without_logical_types(schema))
+    for block in blocks:
+        stream = block.bytes_
+        for _ in range(block.num_records):
+            yield fastavro.schemaless_reader(stream, parsed, None)

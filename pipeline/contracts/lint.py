@@ -3,8 +3,9 @@
 A finding names the family, the path and the rule. Rules: ``name`` (fields and enum symbols in
 lower_snake_case, types in CamelCase), ``doc`` (a sentence on every type and field), ``pii`` (said of
 every value: whose it is, or ``none``), ``default`` (optional values have one, so has every field that
-a later version adds, so has every enum), ``standard_name`` (ECS and OCSF names), ``mark`` (a mark of personal data is never taken back) and
-``compatible`` (FULL_TRANSITIVE against every released version).
+a later version adds, so has every enum), ``standard_name`` (ECS and OCSF names), ``mark`` (personal data
+stays whose it was: the mark is never taken back, nor another's) and ``compatible`` (FULL_TRANSITIVE
+against every released version).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pipeline.codec.policy import NONE, OWNERS
+from pipeline.codec.policy import ACTOR, NONE, OWNERS
 from pipeline.contracts.compatibility import incompatibilities
 from pipeline.contracts.fields import fields_of, marks, named_types
 
@@ -50,8 +51,8 @@ def lint(
             if path not in known and "default" not in field
         ]
     findings += [
-        Finding(family, path, "mark", f"was {was!r} and cannot become {NONE!r}")
-        for path, was in retracted(released, schema).items()
+        Finding(family, path, "mark", f"was {was!r} and cannot become {now!r}")
+        for path, (was, now) in changed_marks(released, schema).items()
     ]
     for number, earlier in enumerate(released, 1):
         findings += [
@@ -61,16 +62,20 @@ def lint(
     return findings
 
 
-def retracted(earlier: Sequence[Mapping[str, Any]], schema: Mapping[str, Any]) -> dict[str, str]:
-    """Paths that an earlier version gave an owner and ``schema`` calls ``none``; with that owner."""
+def changed_marks(
+    earlier: Sequence[Mapping[str, Any]], schema: Mapping[str, Any]
+) -> dict[str, tuple[str, str]]:
+    """Paths that an earlier version gave an owner and ``schema`` gives another, or calls ``none``: that
+    owner, and the mark now. Erasing the first owner would miss the values. What ``schema`` does not
+    mark is the actor's; what was ``none`` may become somebody's.
+    """
     held: dict[str, str] = {}
     for version in earlier:
         for path, mark in marks(version).items():
             if mark in OWNERS:
                 held.setdefault(path, str(mark))
-    return {
-        path: held[path] for path, mark in marks(schema).items() if mark == NONE and path in held
-    }
+    now = {path: str(mark) if mark in _MARKS else ACTOR for path, mark in marks(schema).items()}
+    return {path: (was, now[path]) for path, was in held.items() if now.get(path, was) != was}
 
 
 class _Walk:

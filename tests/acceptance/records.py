@@ -21,7 +21,8 @@ import psycopg
 from confluent_kafka import Producer
 
 import avro_schemas
-from pipeline.codec.dead_letter_format import LetterId, open_dead_letter
+from pipeline.codec.dead_letter_format import LetterId
+from pipeline.entrypoints.cli import dead_letters
 from pipeline.entrypoints.cli.dead_letters import Selection, letter_keys, read_letters, select
 from pipeline.keys.provider import load_provider
 from pipeline.settings import Settings
@@ -134,11 +135,11 @@ def originals(settings: Settings) -> dict[tuple[str, int, int], bytes | None]:
     kept = select(read_letters(settings), Selection())
     keys = letter_keys(settings, load_provider(settings), kept)
     found = {}
-    for letter in kept:
-        identity = letter.label.id
-        if identity in keys:
-            original = open_dead_letter(letter.key, letter.value, letter.headers, keys[identity])
-            found[identity.topic, identity.partition, identity.offset] = original.value
+    for piece in dead_letters.pieces(kept):
+        for letter, original in dead_letters.originals(settings, piece, keys):
+            if original is not None:
+                identity = letter.label.id
+                found[identity.topic, identity.partition, identity.offset] = original.value
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import threading
 import urllib.error
@@ -24,12 +23,10 @@ from pipeline.settings import Settings
 from tests.acceptance.records import ROOT, stored, wait_until
 from tests.acceptance.relay_process import PATH, RelayProcess, a_relay_process
 from tests.relay_support import AUDIENCE, Provider
+from tests.tools import CHROMIUM
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240), pytest.mark.needs("chromium")]
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -116,8 +113,6 @@ def relay(
 @contextmanager
 def a_page(profile: Path) -> Iterator[Page]:
     """Of a browser with a new and empty profile."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
     with (
         sync_playwright() as playwright,
         playwright.chromium.launch_persistent_context(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -23,7 +22,7 @@ from tests.sizes import FULL
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.timeout(240),
-    pytest.mark.skipif(shutil.which("go") is None, reason="it needs go"),
+    pytest.mark.needs("go"),
 ]
 
 SDK = ROOT / "sdk" / "go"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -28,10 +27,7 @@ AWAY_CALLS = 40_000 if FULL else 3_000  # two milliseconds apart
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.timeout(240),
-    pytest.mark.skipif(
-        shutil.which("node") is None or not (SDK / "node_modules").is_dir(),
-        reason="needs node, and npm ci in sdk/nodejs (scripts/run_tests.py does it)",
-    ),
+    pytest.mark.needs("node"),
 ]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -60,22 +59,12 @@ def go(settings: Settings, folder: Path) -> list[str]:
     return ["sh", "-e", "-c", commands.replace("../audit-trail/sdk/go", str(SDKS / "go"))]
 
 
-def needs(there: object, what: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(not there, reason=f"needs {what}")
-
-
 @pytest.mark.parametrize(
     "start",
     [
         python,
-        pytest.param(
-            nodejs,
-            marks=needs(
-                shutil.which("node") and (SDKS / "nodejs" / "node_modules").is_dir(),
-                "node, and npm ci in sdk/nodejs (scripts/run_tests.py does it)",
-            ),
-        ),
-        pytest.param(go, marks=needs(shutil.which("go"), "go")),
+        pytest.param(nodejs, marks=pytest.mark.needs("node")),
+        pytest.param(go, marks=pytest.mark.needs("go")),
     ],
 )
 def test_the_quick_start_is_in_the_index_and_in_the_status(

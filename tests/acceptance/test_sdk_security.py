@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -81,8 +80,6 @@ def python(env: dict[str, str]) -> list[str | Path]:
 
 
 def nodejs(env: dict[str, str]) -> list[str | Path]:
-    if shutil.which("node") is None or not (ROOT / "sdk" / "nodejs" / "node_modules").is_dir():
-        pytest.skip("needs node, and npm ci in sdk/nodejs (scripts/run_tests.py does it)")
     options = {
         "kafka": {
             "tls": {"ca": Path(env["AUDIT_KAFKA_CA_FILE"]).read_text(encoding="ascii")},
@@ -101,14 +98,20 @@ def nodejs(env: dict[str, str]) -> list[str | Path]:
 
 
 def go(_env: dict[str, str]) -> list[str | Path]:
-    if shutil.which("go") is None:
-        pytest.skip("it needs go")
     program = ROOT / "build" / "go-program"
     subprocess.run(["go", "build", "-o", program, "./internal/program"], cwd=GO_SDK, check=True)
     return [program, "-secured", f"-count={EVENTS}", "-close-timeout=4s"]
 
 
 Program = Callable[[dict[str, str]], list[str | Path]]
+each_program = pytest.mark.parametrize(
+    "program",
+    [
+        python,
+        pytest.param(nodejs, marks=pytest.mark.needs("node")),
+        pytest.param(go, marks=pytest.mark.needs("go")),
+    ],
+)
 
 
 def run(program: Program, secured: Secured, **changes: str) -> subprocess.CompletedProcess[str]:
@@ -124,7 +127,7 @@ def topics_of(secured: Secured, monkeypatch: pytest.MonkeyPatch) -> RawTopics:
     return RawTopics(load_settings(), "authentication")
 
 
-@pytest.mark.parametrize("program", [python, nodejs, go])
+@each_program
 def test_events_are_published_over_tls_with_passwords(
     program: Program, secured: Secured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,7 +146,7 @@ def test_events_are_published_over_tls_with_passwords(
     ("changed", "says"),
     [("AUDIT_KAFKA_PASSWORD", "broker"), ("AUDIT_REGISTRY_PASSWORD", "registry")],
 )
-@pytest.mark.parametrize("program", [python, nodejs, go])
+@each_program
 def test_a_wrong_password_is_said_without_it_and_publishes_nothing(
     program: Program, changed: str, says: str, secured: Secured, monkeypatch: pytest.MonkeyPatch
 ) -> None:

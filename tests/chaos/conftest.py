@@ -11,14 +11,14 @@ from pipeline.settings import Settings, load_settings
 from tests.chaos import figures
 from tests.chaos.processes import cli, free_port
 
-# It copies the whole database four times: before the others fill it.
-FIRST = "test_rollback.py"
+# They copy the whole database again and again: before the others fill it.
+FIRST = ("test_rollback.py", "test_restore.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     places = [place for place, item in enumerate(items) if item.path.parent == here]
-    ours = sorted((items[place] for place in places), key=lambda item: item.path.name != FIRST)
+    ours = sorted((items[place] for place in places), key=lambda item: item.path.name not in FIRST)
     for place, item in zip(places, ours, strict=True):
         items[place] = item
 

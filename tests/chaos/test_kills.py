@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.settings import Settings
 from tests.chaos.figures import report
-from tests.chaos.form import BURST, EVENTS, FULL, KILLS, PAUSES, RATE, SESSION_S
+from tests.chaos.form import BURST, EVENTS, FULL, KILLS, PAUSES, RATE, RSS_MAX_MB, SESSION_S
 from tests.chaos.load import Load, publish, stored, wait_drained
 from tests.chaos.processes import Worker, wait_until, worker
 from tests.chaos.proof import prove
@@ -37,6 +37,11 @@ def wait_for_more(settings: Settings, load: Load) -> None:
         90,
         lambda: f"more than {before} leaves; {stored(settings)}",
     )
+
+
+def assert_lean(*workers: Worker) -> None:
+    for one in workers:
+        assert one.peak_rss_mb < RSS_MAX_MB, f"MB in each ten seconds: {one.rss_mb}"
 
 
 def test_workers_killed_at_random_moments(settings: Settings, ids_file: Path) -> None:
@@ -66,21 +71,22 @@ def test_workers_killed_at_random_moments(settings: Settings, ids_file: Path) ->
     )
     assert killed_in_flow > KILLS / 2
     assert one.starts > KILLS
+    assert_lean(one)
 
 
 def test_two_workers_and_a_rebalance_every_few_seconds(settings: Settings, ids_file: Path) -> None:
     chance = random.Random(8)
     load = publish(settings, ids_file, EVENTS, rate=RATE // 2 if FULL else RATE // 4)
 
-    joined = 0
+    joined: list[Worker] = []
     with worker() as one:
         one.wait_ready()
         while load.flows:
             with worker() as two:
                 two.wait_ready()  # it holds a partition at least
-                joined += 1
+                joined.append(two)
                 time.sleep(chance.uniform(0.5, 3.0))
-                if joined % 2 == 0:
+                if len(joined) % 2 == 0:
                     two.kill()
         load.wait()
         wait_drained(settings, load)
@@ -92,10 +98,11 @@ def test_two_workers_and_a_rebalance_every_few_seconds(settings: Settings, ids_f
         events=load.published,
         faults=rebalances,
         starts=one.starts,
-        peak_rss_mb=one.peak_rss_mb,
+        peak_rss_mb=max(each.peak_rss_mb for each in (one, *joined)),
     )
-    assert joined > 1
-    assert rebalances > joined
+    assert len(joined) > 1
+    assert rebalances > len(joined)
+    assert_lean(one, *joined)
 
 
 def test_a_worker_that_stands_still_for_longer_than_its_session(
@@ -125,3 +132,4 @@ def test_a_worker_that_stands_still_for_longer_than_its_session(
         peak_rss_mb=max(one.peak_rss_mb, two.peak_rss_mb),
     )
     assert (one.starts, two.starts) == (1, 1)
+    assert_lean(one, two)

@@ -139,3 +139,4 @@ def test_a_commit_whose_answer_is_lost_loses_and_doubles_nothing(
     assert proxies[DATABASE].commits_lost > 3
     assert during["ledger"] > 0
     assert one.starts == 1
+    assert one.peak_rss_mb < RSS_MAX_MB, f"MB in each ten seconds: {one.rss_mb}"

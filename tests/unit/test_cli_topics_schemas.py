@@ -7,19 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import BrokerMetadata, ClusterMetadata, PartitionMetadata, TopicMetadata
 
 import avro_schemas
 from pipeline.domain import logs
 from pipeline.domain.errors import ConfigurationError
+from pipeline.entrypoints.cli import doctor_kafka
 from pipeline.entrypoints.cli.schemas import (
     Candidate,
     candidate_from,
-    retracted_marks,
+    changed_marks,
     shipped,
     suspects,
     unusable,
 )
-from pipeline.entrypoints.cli.topics import TopicSpec, topic_specs
+from pipeline.entrypoints.cli.topics import TopicSpec, thin_topics, topic_specs
 from pipeline.settings import load_settings
 
 MIB = 1024 * 1024
@@ -34,6 +36,51 @@ def changed(family: str, **fields: Any) -> Candidate:
     schema = avro_schemas.load(family)
     schema["fields"] += [{"name": name, **field} for name, field in fields.items()]
     return Candidate(family, json.dumps(schema))
+
+
+def a_cluster(brokers: int, replicas: int) -> ClusterMetadata:
+    cluster = ClusterMetadata()
+    cluster.brokers = dict.fromkeys(range(brokers), BrokerMetadata())
+    for name in specs():
+        cluster.topics[name] = TopicMetadata()
+        for number in range(2):
+            one = cluster.topics[name].partitions[number] = PartitionMetadata()
+            one.replicas = list(range(replicas))
+    return cluster
+
+
+@pytest.mark.parametrize(
+    ("brokers", "replicas", "enough"),
+    [(1, 1, True), (2, 1, False), (2, 2, True), (3, 1, False), (3, 2, False), (5, 3, True)],
+)
+def test_topics_with_fewer_replicas_than_the_brokers_could_hold_are_warned_of(
+    brokers: int, replicas: int, enough: bool
+) -> None:
+    said = thin_topics(a_cluster(brokers, replicas), list(specs().values()), 3)
+
+    assert (said == "") is enough
+    if not enough:
+        assert f"have {replicas} replicas where {brokers} brokers could hold" in said
+    (found, *_) = doctor_kafka.replicas(said) or [None]
+    assert (found is None) is enough
+    if found is not None:
+        assert found.status == "warn"
+        assert "AUDIT_REPLICATION_FACTOR" in found.what_to_do
+
+
+def test_one_topic_that_came_from_elsewhere_is_found() -> None:
+    cluster = a_cluster(3, 3)
+    cluster.topics["audit.raw.authentication"].partitions[1].replicas = [2]
+
+    assert thin_topics(cluster, list(specs().values()), 3).startswith("1 topics have 1 replicas")
+
+
+def test_topics_that_are_not_there_yet_count_with_the_replicas_that_they_will_have() -> None:
+    cluster, all_topics = a_cluster(3, 3), list(specs().values())
+    cluster.topics.clear()
+
+    assert thin_topics(cluster, all_topics, 3) == ""
+    assert thin_topics(cluster, all_topics, 1).startswith(f"{len(all_topics)} topics have 1")
 
 
 def test_every_topic_of_the_domain_is_made() -> None:
@@ -97,11 +144,24 @@ def test_a_mark_of_personal_data_cannot_be_taken_back() -> None:
     earlier = changed("authentication", email={"type": "string", "pii": "actor", "default": ""})
     later = changed("authentication", email={"type": "string", "pii": "none", "default": ""})
 
-    assert retracted_marks([earlier.text], later) == [
+    assert changed_marks([earlier.text], later) == [
         "email: pii was 'actor' and cannot become 'none'"
     ]
-    assert retracted_marks([later.text], earlier) == []
-    assert retracted_marks([earlier.text], earlier) == []
+    assert changed_marks([later.text], earlier) == []
+    assert changed_marks([earlier.text], earlier) == []
+
+
+def test_personal_data_cannot_become_another_persons() -> None:
+    earlier = changed("authentication", email={"type": "string", "pii": "target", "default": ""})
+    others = changed("authentication", email={"type": "string", "pii": "subject", "default": ""})
+    unmarked = changed("authentication", email={"type": "string", "default": ""})
+
+    assert changed_marks([earlier.text], others) == [
+        "email: pii was 'target' and cannot become 'subject'"
+    ]
+    assert changed_marks([earlier.text], unmarked) == [
+        "email: pii was 'target' and cannot become 'actor'"
+    ]
 
 
 def test_what_most_likely_broke_compatibility_is_named() -> None:

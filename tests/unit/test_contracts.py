@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -16,8 +17,10 @@ from audit_sdk.codec import encode, validate
 import avro_schemas
 from avro_schemas import contract, released
 from pipeline.codec.limits import Limits
+from pipeline.codec.policy import NONE, OWNERS
 from pipeline.contracts.compatibility import fingerprint
 from pipeline.contracts.event_files import read_events
+from pipeline.contracts.fields import marks, without_logical_types
 from pipeline.contracts.lint import lint
 from pipeline.domain.errors import ConfigurationError
 from pipeline.generator.load import generate
@@ -96,6 +99,7 @@ def test_a_good_field_may_be_added() -> None:
         (lambda s: field(s, "actor").update(pii="actor"), ("actor", "pii")),
         (lambda s: field(s, "actor")["type"].update(name="the_actor"), ("actor", "name")),
         (lambda s: field(s, "reason").update(pii="none"), ("reason", "mark")),
+        (lambda s: field(s, "reason").update(pii="target"), ("reason", "mark")),
         (lambda s: field(s, "tenant").update(type="long"), ("tenant", "compatible")),
         (lambda s: s["fields"].remove(field(s, "action")), ("action", "compatible")),
         (
@@ -121,6 +125,28 @@ def test_a_mark_holds_for_all_later_versions_even_when_one_in_between_has_none()
     field(now, "reason")["pii"] = "none"
 
     assert "mark" in {finding.rule for finding in lint(FAMILY, now, [first, between])}
+
+
+@pytest.mark.parametrize("family", avro_schemas.families())
+def test_every_owner_of_every_family_is_held_and_a_value_that_was_nobodys_may_become_somebodys(
+    family: str,
+) -> None:
+    shipped = avro_schemas.load(family)
+    owners = {path: mark for path, mark in marks(shipped).items() if mark in OWNERS}
+    for now in (*OWNERS, NONE):
+        told = {one.path for one in lint(family, marked(shipped, now), [shipped])}
+        assert told == {path for path, was in owners.items() if was != now}
+
+
+def marked(schema: Any, mark: str) -> Any:
+    """A schema with one mark on every value."""
+    if isinstance(schema, list):
+        return [marked(part, mark) for part in schema]
+    if isinstance(schema, dict):
+        return {
+            name: mark if name == "pii" else marked(part, mark) for name, part in schema.items()
+        }
+    return schema
 
 
 def test_compatibility_is_with_every_version_and_not_only_the_last() -> None:
@@ -196,7 +222,65 @@ def test_an_event_file_may_be_json_lines_or_avro(tmp_path: Path) -> None:
     assert [validate(one.family, one.event) for one in read_events(avro)] == [[], [], []]
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"{", b"Obj\x01rubbish", b'{"tenant": "acme"}'])
+def test_a_line_separator_inside_a_json_string_ends_no_line(tmp_path: Path) -> None:
+    sample = json.loads((ROOT / "samples/audit_log_example.json").read_text(encoding="utf-8"))
+    sample["event"]["metadata"] = {"note": "one\u2028two\x85three"}
+    lines = tmp_path / "events.jsonl"
+    line = json.dumps(sample, ensure_ascii=False)
+    lines.write_text(f"{line}\r\n{line}\n", encoding="utf-8", newline="")
+
+    assert [one.place for one in read_events(lines)] == ["line 1", "line 2"]
+    assert [one.event["metadata"]["note"] for one in read_events(lines)] == [
+        "one\u2028two\x85three"
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("event_id", "not-a-uuid"), ("occurred_at", 2**62), ("occurred_at", -1)]
+)
+def test_values_of_an_avro_file_are_judged_as_it_has_them(
+    tmp_path: Path, name: str, value: Any
+) -> None:
+    family = "data-access"
+    events = [e for f, e in generate(2, seed=1, start_at_us=1, families=[family]) if f == family]
+    file = tmp_path / "events.avro"
+    file.write_bytes(a_container(avro_schemas.load(family), events[0], {**events[1], name: value}))
+
+    good, bad = [validate(one.family, one.event) for one in read_events(file)]
+
+    assert good == []
+    assert [problem.path for problem in bad] == [name]
+
+
+def a_container(schema: Any, *events: Any) -> bytes:
+    """An Avro file that says the logical types, with values that no writer of theirs would write."""
+    out, block = io.BytesIO(), io.BytesIO()
+    meta = {"avro.codec": b"null", "avro.schema": json.dumps(schema).encode()}
+    header = {"magic": b"Obj\x01", "meta": meta, "sync": bytes(16)}
+    fastavro.schemaless_writer(out, fastavro.read.HEADER_SCHEMA, header)
+    for event in events:
+        fastavro.schemaless_writer(block, without_logical_types(schema), event)
+    fastavro.schemaless_writer(out, {"type": "long"}, len(events))
+    fastavro.schemaless_writer(out, {"type": "bytes"}, block.getvalue())
+    return out.getvalue() + bytes(16)
+
+
+@pytest.mark.parametrize("codec", ["deflate", "bzip2", "xz"])
+def test_a_damaged_avro_file_is_a_clear_error(tmp_path: Path, codec: str) -> None:
+    family, file = "data-access", tmp_path / "events.avro"
+    events = [e for f, e in generate(9, seed=1, start_at_us=1, families=[family]) if f == family]
+    with file.open("wb") as out:
+        fastavro.writer(out, avro_schemas.load(family), events, codec=codec)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-300] + bytes(20) + whole[-280:])
+
+    with pytest.raises(ConfigurationError, match="no readable Avro file"):
+        list(read_events(file))
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"{", b"[" * 100_000, b"Obj\x01rubbish", b'{"tenant": "acme"}']
+)
 def test_a_file_that_is_no_events_is_a_clear_error(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "events"
     file.write_bytes(content)

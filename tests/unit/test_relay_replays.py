@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from audit_sdk import InvalidEvent, NotAccepted, Problem
 from audit_sdk.identity import now_us, uuid7
 
 from pipeline.api.replays import Arrival, Replays
@@ -162,3 +163,72 @@ def test_what_the_brokers_have_is_remembered_without_its_content(relay: Relay) -
 
     kept = [relay.replays._known[one["event_id"]].receipt for one in batch["events"]]
     assert kept == [None, None]
+
+
+def refuses(relay: Relay, refused_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK refuses an event that passed its check."""
+    send = relay.audit.send
+
+    def strict(family: str, fields: Any) -> Any:
+        if fields["event_id"] == refused_id:
+            raise InvalidEvent(family, [Problem("metadata.note", "event_bytes", "is too long")])
+        return send(family, fields)
+
+    monkeypatch.setattr(relay.audit, "send", strict)
+
+
+def test_an_event_that_fails_after_others_were_sent_is_told_as_such_and_refused_alone_afterwards(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, bad, last = an_event(), an_event(), an_event()
+    refuses(relay, bad["event_id"], monkeypatch)
+
+    partly = relay.post(a_batch(first, bad, last))
+    again = relay.post(a_batch(first, bad, last))
+    without = relay.post(a_batch(first, last))
+
+    assert partly.status_code == 500
+    assert partly.json()["type"].endswith("partly-recorded")
+    assert "send the same events with the same ids again" in partly.json()["detail"]
+    assert wrong(partly) == {("events.1.metadata.note", "event_bytes")}
+    assert again.status_code == 422  # of this request nothing was recorded
+    assert wrong(again) == wrong(partly)
+    assert [one["result"] for one in without.json()["events"]] == ["duplicate", "accepted"]
+    assert relay.sent == 2
+
+
+def test_an_event_that_the_sdk_refuses_before_any_was_sent_refuses_its_batch(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = an_event()
+    refuses(relay, bad["event_id"], monkeypatch)
+
+    answer = relay.post(a_batch(bad, an_event()))
+
+    assert answer.status_code == 422
+    assert wrong(answer) == {("events.0.metadata.note", "event_bytes")}
+    assert relay.sent == 0
+
+
+@pytest.mark.parametrize("error", [NotAccepted("full"), RuntimeError("secret")])
+def test_whatever_else_ends_a_batch_in_the_middle_says_that_some_may_be_recorded(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    batch, send, sent = a_batch(an_event(), an_event()), relay.audit.send, []
+
+    def once(family: str, fields: Any) -> Any:
+        if sent:
+            raise error
+        sent.append(family)
+        return send(family, fields)
+
+    monkeypatch.setattr(relay.audit, "send", once)
+    answer = relay.post(batch)
+    monkeypatch.setattr(relay.audit, "send", send)
+    again = relay.post(batch)
+
+    assert answer.status_code in (500, 503)
+    assert "some may be recorded" in answer.json()["detail"]
+    assert "secret" not in answer.text
+    assert [one["result"] for one in again.json()["events"]] == ["duplicate", "accepted"]
+    assert relay.sent == 2

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from tests.relay_support import a_batch, an_event
 from tests.unit.relay_client import PATH, Relay, a_relay, wrong
 
 MINUTES_US = 60_000_000
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -261,3 +266,24 @@ def test_a_bug_is_a_problem_that_tells_nothing(
     assert_problem(answer, 500, "internal")
     assert "i-58d1" not in answer.text
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_batch_of_the_document_is_taken_as_it_is_typed(relay: Relay, tmp_path: Path) -> None:
+    page = (ROOT / "docs/relay.md").read_text(encoding="utf-8")
+    batch, typed = (
+        textwrap.dedent(
+            re.findall(rf"^ *```{kind}\n(.*?)^ *```", page, re.MULTILINE | re.DOTALL)[at]
+        )
+        for kind, at in (("json", 1), ("sh", 0))
+    )
+    (tmp_path / "batch.json").write_text(batch, encoding="utf-8")
+    program = re.sub(r"^TOKEN=.*\n", "", typed).replace(".venv/bin/python", sys.executable)
+    program = re.sub(r"\bcurl .*", "cat", program)
+
+    sent = subprocess.run(
+        ["sh", "-e", "-c", program], cwd=tmp_path, capture_output=True, check=True
+    )
+
+    assert relay.post(sent.stdout).status_code == 202
+    (event,) = relay.audit.events()
+    assert event["resources"][0]["name"] == "Invoice of May"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
+from audit_sdk import contract
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from pipeline.api.settings import RelaySettings, load_relay_settings
@@ -127,7 +129,7 @@ def test_a_key_verifies_with_its_own_algorithm_alone(relay: Relay, provider: Pro
         ({"sub": None}, "claim"),
         ({"sub": ""}, ""),
         ({"sub": "a\nb"}, "printable"),
-        ({"sub": "x" * 501}, "sub"),
+        ({"sub": "x" * (contract().limits.text_chars + 1)}, "sub"),
         ({"tenant": None}, "tenant"),
         ({"tenant": ["acme"]}, "tenant"),
         ({"tenant": {"a": 1}}, "tenant"),
@@ -137,6 +139,16 @@ def test_claims_that_do_not_fit_are_refused(
     relay: Relay, provider: Provider, change: dict[str, Any], why: str
 ) -> None:
     assert_refused(relay, provider.token(**change), why)
+
+
+def test_a_name_is_as_long_as_any_text_of_an_event(
+    relay: Relay, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorter = replace(contract(), limits=replace(contract().limits, text_chars=40))
+    monkeypatch.setattr("pipeline.api.tokens.contract", lambda: shorter, raising=False)
+
+    assert_refused(relay, provider.token(sub="x" * 41), "sub")
+    assert relay.post(token=provider.token(sub="x" * 40)).status_code == 202
 
 
 def test_clocks_may_differ_by_the_leeway(relay: Relay, provider: Provider) -> None:

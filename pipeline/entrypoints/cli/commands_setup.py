@@ -184,17 +184,25 @@ def topics_create(
 ) -> None:
     """Create what is missing; report what differs and change that only with --fix."""
     from pipeline.entrypoints.cli.kafka import admin_client
-    from pipeline.entrypoints.cli.topics import create_topics, topic_specs
+    from pipeline.entrypoints.cli.topics import (
+        MORE_REPLICAS,
+        create_topics,
+        too_few_replicas,
+        topic_specs,
+    )
     from pipeline.settings import load_settings
 
     settings = load_settings()
+    admin = admin_client(settings)
     states = create_topics(
-        admin_client(settings),
+        admin,
         topic_specs(settings),
         replicas=settings.replication_factor,
         fix=fix,
         timeout_s=settings.request_timeout_s,
     )
+    if too_few := too_few_replicas(admin, settings):
+        say(f"warning: {too_few}; {MORE_REPLICAS}")
     _show_topics(states, output)
 
 

@@ -1,14 +1,15 @@
 """Dead letters: listed without their key, shown and replayed with it.
 
 A letter's identity is its source position. A crash of the worker may leave a letter in the topic
-twice; here it is one.
+twice; here it is one. A letter may be as large as a batch may inflate, and they are kept for 30 days:
+labels are held for all of them, what they keep for ``_AT_ONCE_BYTES`` of them.
 """
 
 from __future__ import annotations
 
 import sys
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,17 +36,18 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
 
 KEY_GONE: Final = "its key is gone"
+_AT_ONCE_BYTES: Final = 64 * 1024 * 1024  # a letter that is larger is read alone
 _HEX_LINE_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
 class StoredLetter:
-    """A letter as the topic has it."""
+    """What a letter says of itself, and where the topic has it; ``sealed_bytes`` is its size there."""
 
     label: LetterLabel
-    key: bytes
-    value: bytes
-    headers: Sequence[tuple[str, bytes | None]]
+    partition: int
+    offset: int
+    sealed_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Selection:
 
 
 def read_letters(settings: Settings) -> Iterator[StoredLetter]:
-    """Every letter that the topic holds now, as it comes; repeats included.
+    """Every letter that the topic holds now, as it comes; repeats included. Nothing of what they keep.
 
     Raises:
         Unavailable: The brokers do not answer.
@@ -111,11 +113,10 @@ def show_letter(settings: Settings, identity: str, out: Path | None) -> None:
     letters = select(read_letters(settings), Selection(identities=frozenset({wanted})))
     if not letters:
         raise AuditTrailError(f"no dead letter {wanted}; run: audit-trail dead-letter list")
-    letter = letters[0]
     keys = letter_keys(settings, provider, letters)
-    if wanted not in keys:
+    ((_, original),) = originals(settings, letters, keys)
+    if original is None:
         raise AuditTrailError(f"dead letter {wanted} cannot be opened: {KEY_GONE} (erased)")
-    original = _open(letter, keys[wanted])
     _describe(original)
     _write(original.value or b"", out)
 
@@ -156,40 +157,93 @@ def replay(settings: Settings, selection: Selection, *, really: bool) -> list[Ro
     keys = letter_keys(settings, provider, letters)
     rows: list[Row] = []
     with Publisher(settings) as publisher:
-        for letter in letters:
-            key = keys.get(letter.label.id)
-            if key is None:
-                rows.append(_outcome(letter, KEY_GONE))
-                continue
-            original = _open(letter, key)
-            publisher.publish(
-                letter.label.id.topic,
-                key=original.key,
-                value=original.value,
-                headers=original.headers,
-            )
-            rows.append(_outcome(letter, "published again"))
+        for piece in pieces(letters):
+            for letter, original in originals(settings, piece, keys):
+                if original is None:
+                    rows.append(_outcome(letter, KEY_GONE))
+                    continue
+                publisher.publish(
+                    letter.label.id.topic,
+                    key=original.key,
+                    value=original.value,
+                    headers=original.headers,
+                )
+                rows.append(_outcome(letter, "published again"))
+            publisher.flush()
     return rows
 
 
+def pieces(letters: Sequence[StoredLetter]) -> Iterator[list[StoredLetter]]:
+    """The letters in their order, so many at once as may be in memory."""
+    piece: list[StoredLetter] = []
+    size_bytes = 0
+    for letter in letters:
+        if piece and size_bytes + letter.sealed_bytes > _AT_ONCE_BYTES:
+            yield piece
+            piece, size_bytes = [], 0
+        piece.append(letter)
+        size_bytes += letter.sealed_bytes
+    if piece:
+        yield piece
+
+
+def originals(
+    settings: Settings, piece: Sequence[StoredLetter], keys: Mapping[LetterId, bytes]
+) -> Iterator[tuple[StoredLetter, OriginalRecord | None]]:
+    """Each letter of a piece with the record that it keeps; None: its key is gone.
+
+    Raises:
+        Unavailable: The brokers do not answer.
+        AuditTrailError: A letter is no longer in the topic, or does not open.
+    """
+    sealed = _sealed(settings, [letter for letter in piece if letter.label.id in keys])
+    for letter in piece:
+        key = keys.get(letter.label.id)
+        if key is None:
+            yield letter, None
+            continue
+        message = sealed.pop((letter.partition, letter.offset), None)
+        if message is None:
+            raise AuditTrailError(f"dead letter {letter.label.id} is no longer in its topic")
+        try:
+            yield letter, open_dead_letter(message.key(), message.value(), _headers(message), key)
+        except ValueError as error:
+            raise AuditTrailError(f"dead letter {letter.label.id}: {error}") from error
+
+
+def _sealed(settings: Settings, letters: Sequence[StoredLetter]) -> dict[tuple[int, int], Message]:
+    """What the topic has at the letters' places."""
+    ranges: dict[int, tuple[int, int]] = {}
+    for one in letters:
+        first, end = ranges.get(one.partition, (one.offset, 0))
+        ranges[one.partition] = min(first, one.offset), max(end, one.offset + 1)
+    if not ranges:
+        return {}
+    wanted = {(one.partition, one.offset) for one in letters}
+    messages = read_topic(settings, DEAD_LETTER_TOPIC, ranges)
+    return {place: one for one in messages if (place := _place(one)) in wanted}
+
+
 def _letter(message: Message) -> StoredLetter | None:
-    key, value = message.key() or b"", message.value() or b""
-    # The client's type allows for more than it ever gives for a fetched record.
-    headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
+    value, headers = message.value() or b"", _headers(message)
+    partition, offset = _place(message)
+    size_bytes = len(value) + sum(len(content or b"") for _, content in headers)
     try:
-        return StoredLetter(read_label(key, value, headers), key, value, headers)
+        label = read_label(message.key(), value, headers)
     except ValueError as error:
         # Somebody else's record in our topic: said, and passed over.
-        place = f"{message.partition()}:{message.offset()}"
-        say(f"{DEAD_LETTER_TOPIC}:{place} is skipped: {error}")
+        say(f"{DEAD_LETTER_TOPIC}:{partition}:{offset} is skipped: {error}")
         return None
+    return StoredLetter(label, partition, offset, size_bytes)
 
 
-def _open(letter: StoredLetter, key: bytes) -> OriginalRecord:
-    try:
-        return open_dead_letter(letter.key, letter.value, letter.headers, key)
-    except ValueError as error:
-        raise AuditTrailError(f"dead letter {letter.label.id}: {error}") from error
+def _place(message: Message) -> tuple[int, int]:
+    return message.partition() or 0, message.offset() or 0
+
+
+def _headers(message: Message) -> list[tuple[str, bytes | None]]:
+    # The client's type allows for more than it ever gives for a fetched record.
+    return cast("list[tuple[str, bytes | None]]", message.headers() or [])
 
 
 def _outcome(letter: StoredLetter, outcome: str) -> Row:

@@ -16,7 +16,14 @@ from pipeline.entrypoints.cli.kafka import (
     raise_refusal,
     translated,
 )
-from pipeline.entrypoints.cli.topics import DOCTOR_TOPIC, TopicState, check_topics, topic_specs
+from pipeline.entrypoints.cli.topics import (
+    DOCTOR_TOPIC,
+    MORE_REPLICAS,
+    TopicState,
+    check_topics,
+    too_few_replicas,
+    topic_specs,
+)
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
@@ -37,10 +44,17 @@ def brokers(settings: Settings) -> Sequence[Finding]:
 
 
 def topics(settings: Settings) -> Sequence[Finding]:
-    """Each topic is there, with its partitions and configuration."""
-    states = check_topics(admin_client(settings), topic_specs(settings), settings.request_timeout_s)
+    """Each topic is there, with its partitions and configuration, and the replicas that it could have."""
+    admin = admin_client(settings)
+    states = check_topics(admin, topic_specs(settings), settings.request_timeout_s)
     wrong = [_topic(state) for state in states if state.state != "ok"]
-    return wrong or [Finding("kafka topics", "ok", f"{len(states)} topics as they must be")]
+    found = wrong or [Finding("kafka topics", "ok", f"{len(states)} topics as they must be")]
+    return found + replicas(too_few_replicas(admin, settings))
+
+
+def replicas(too_few: str) -> list[Finding]:
+    """A warning, if there are too few."""
+    return [Finding("kafka replicas", "warn", too_few, MORE_REPLICAS)] if too_few else []
 
 
 def clock(settings: Settings) -> Sequence[Finding]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -129,8 +129,11 @@ def watermarks(consumer: Reader, topic: str, *, timeout_s: float) -> dict[int, t
         return offsets
 
 
-def read_topic(settings: Settings, topic: str) -> Iterator[Message]:
-    """Every record that a topic holds now, partition by partition as it comes.
+def read_topic(
+    settings: Settings, topic: str, ranges: Mapping[int, tuple[int, int]] | None = None
+) -> Iterator[Message]:
+    """Every record that a topic holds now, partition by partition as it comes; with ``ranges`` those of
+    its partitions alone, from the first offset to before the second.
 
     Raises:
         Unavailable: The brokers do not answer.
@@ -141,6 +144,12 @@ def read_topic(settings: Settings, topic: str) -> Iterator[Message]:
     consumer = reader(settings)
     try:
         offsets = watermarks(consumer, topic, timeout_s=timeout_s)
+        if ranges is not None:
+            offsets = {
+                partition: (max(low, ranges[partition][0]), min(high, ranges[partition][1]))
+                for partition, (low, high) in offsets.items()
+                if partition in ranges
+            }
         left = {partition: high for partition, (low, high) in offsets.items() if high > low}
         starts = [TopicPartition(topic, partition, offsets[partition][0]) for partition in left]
         consumer.assign(starts)

@@ -16,9 +16,9 @@ from typing import Any, Final
 import avro_schemas
 from pipeline.codec.decoders import compile_text
 from pipeline.codec.limits import Limits
-from pipeline.codec.policy import NONE, SealingPolicy
+from pipeline.codec.policy import SealingPolicy
+from pipeline.contracts import lint
 from pipeline.contracts.fields import fields_of
-from pipeline.contracts.lint import retracted
 from pipeline.domain.errors import ConfigurationError, InvalidRecord
 from pipeline.domain.logs import RAW_PREFIX, subject_of
 from pipeline.entrypoints.cli.registry import COMPATIBILITY, RegistryClient
@@ -105,7 +105,7 @@ def check(registry: RegistryClient, candidate: Candidate) -> SchemaState:
         if refusals:
             problems = [f"breaks {rule or COMPATIBILITY}: every version must read every other"]
             problems += refusals + suspects(known[-1]["schema"], candidate.text)
-        problems += retracted_marks([version["schema"] for version in known], candidate)
+        problems += changed_marks([version["schema"] for version in known], candidate)
     state = "incompatible" if problems else "compatible" if known else "missing"
     return SchemaState(candidate.family, subject, state, None, None, rule, "; ".join(problems))
 
@@ -138,10 +138,12 @@ def unusable(candidate: Candidate) -> list[str]:
     return []
 
 
-def retracted_marks(earlier: Sequence[str], candidate: Candidate) -> list[str]:
-    """Paths that an earlier version gave an owner and the candidate calls ``none``."""
-    found = retracted([json.loads(text) for text in earlier], json.loads(candidate.text))
-    return [f"{path}: pii was {was!r} and cannot become {NONE!r}" for path, was in found.items()]
+def changed_marks(earlier: Sequence[str], candidate: Candidate) -> list[str]:
+    """Paths that an earlier version gave an owner and the candidate gives another, or none."""
+    found = lint.changed_marks([json.loads(text) for text in earlier], json.loads(candidate.text))
+    return [
+        f"{path}: pii was {was!r} and cannot become {now!r}" for path, (was, now) in found.items()
+    ]
 
 
 def suspects(earlier: str, later: str) -> list[str]:

@@ -66,10 +66,11 @@ def migrate_database(settings: Settings) -> str:
 def make_topics(settings: Settings) -> str:
     """Create what is missing; what differs is left alone and said."""
     from pipeline.entrypoints.cli.kafka import admin_client
-    from pipeline.entrypoints.cli.topics import create_topics, topic_specs
+    from pipeline.entrypoints.cli.topics import create_topics, too_few_replicas, topic_specs
 
+    admin = admin_client(settings)
     states = create_topics(
-        admin_client(settings),
+        admin,
         topic_specs(settings),
         replicas=settings.replication_factor,
         fix=False,
@@ -79,7 +80,9 @@ def make_topics(settings: Settings) -> str:
     if differing:
         raise ConfigurationError(f"differ: {', '.join(differing)}; run: audit-trail topics check")
     created = sum(state.state == "created" for state in states)
-    return f"{created} created, {len(states) - created} there"
+    too_few = too_few_replicas(admin, settings)
+    said = f"; {too_few} (see: audit-trail doctor)" if too_few else ""
+    return f"{created} created, {len(states) - created} there{said}"
 
 
 def register_schemas(settings: Settings) -> str:

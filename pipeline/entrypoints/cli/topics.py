@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined] # public, but not in __all__
     AlterConfigOpType,
+    ClusterMetadata,
     ConfigEntry,
     ConfigResource,
     NewTopic,
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
 
 DOCTOR_TOPIC: Final = "audit.doctor"
+# One may be down and another lost, and acks=all still means two.
+ENOUGH_REPLICAS: Final = 3
+MORE_REPLICAS: Final = (
+    "set AUDIT_REPLICATION_FACTOR before topics are made; give those that are there more replicas"
+    " (kafka-reassign-partitions), then run: audit-trail topics create --fix"
+)
 _HOUR_MS: Final = 3_600_000
 _DAY_MS: Final = 24 * _HOUR_MS
 _MIB: Final = 1024 * 1024
@@ -113,6 +120,38 @@ def check_topics(admin: Admin, specs: Sequence[TopicSpec], timeout_s: float) -> 
         else TopicState(spec.name, spec.partitions, "missing")
         for spec in specs
     ]
+
+
+def too_few_replicas(admin: Admin, settings: Settings) -> str:
+    """What to know of topics with fewer replicas than the cluster has brokers for; empty: there are none.
+
+    Raises as ``check_topics``.
+    """
+    with kafka_errors("listing topics", admin):
+        cluster = admin.list_topics(timeout=settings.request_timeout_s)
+    return thin_topics(cluster, topic_specs(settings), settings.replication_factor)
+
+
+def thin_topics(cluster: ClusterMetadata, specs: Sequence[TopicSpec], to_be: int) -> str:
+    """The same of a cluster as it describes itself; what is not there yet will have ``to_be``."""
+    enough = min(len(cluster.brokers), ENOUGH_REPLICAS)
+    thin = [
+        fewest
+        for spec in specs
+        if (fewest := _replicas(cluster.topics.get(spec.name), to_be)) < enough
+    ]
+    if not thin:
+        return ""
+    return (
+        f"{len(thin)} topics have {min(thin)} replicas where {len(cluster.brokers)} brokers could hold"
+        f" {enough}: acks=all promises no more than that"
+    )
+
+
+def _replicas(found: TopicMetadata | None, to_be: int) -> int:
+    """Of the partition that has fewest."""
+    partitions = found.partitions.values() if found is not None else ()
+    return min((len(one.replicas) for one in partitions), default=to_be)
 
 
 def create_topics(
