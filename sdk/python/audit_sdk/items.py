@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from audit_sdk.spool import Spooled
+from audit_sdk.segments import Spooled
 
 
 class DeliveryClass(StrEnum):

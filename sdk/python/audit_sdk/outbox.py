@@ -17,7 +17,8 @@ from typing import Any, Final
 from audit_sdk.errors import NotAccepted
 from audit_sdk.items import DeliveryClass, Item, Metrics, from_spool
 from audit_sdk.progress import Progress
-from audit_sdk.spool import Segment, Spool
+from audit_sdk.segments import Segment
+from audit_sdk.spool import Spool
 
 log = logging.getLogger("audit_sdk")
 
