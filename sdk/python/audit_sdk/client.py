@@ -26,7 +26,7 @@ from audit_sdk.fields import (
     ProfileUpdateFields,
     SecurityChangeFields,
 )
-from audit_sdk.identity import Identity, now_us
+from audit_sdk.identity import LONGEST_SEQUENCE, Identity, now_us
 from audit_sdk.items import DeliveryClass, Item, Metrics
 from audit_sdk.progress import SYSTEM, Dropped, Heartbeats
 from audit_sdk.publisher import Publisher
@@ -144,10 +144,12 @@ class Audit:
         return Receipt(event["event_id"], self._publisher, item)
 
     def check(self, family: str, fields: Mapping[str, Any]) -> list[Problem]:
-        """What is wrong with an event as ``emit`` would publish it here and now; sends nothing."""
+        """What is wrong with an event as ``emit`` would publish it here and now, whatever its sequence
+        will be: with a large one it has some bytes more. Sends nothing.
+        """
         event = context.merged(context.current(), fields)
         self._complete(event)
-        event["producer"] = self._identity.producer(0)
+        event["producer"] = self._identity.producer(LONGEST_SEQUENCE)
         return validate(family, event)
 
     def _publish(self, family: str, event: dict[str, Any]) -> str:

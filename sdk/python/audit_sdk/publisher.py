@@ -24,8 +24,9 @@ from confluent_kafka import KafkaError, KafkaException
 
 from audit_sdk.contract import contract
 from audit_sdk.errors import AuditConfigurationError, AuditError, NotAccepted, NotDelivered
+from audit_sdk.identity import LONGEST_SEQUENCE
 from audit_sdk.items import DeliveryClass, Item, Metrics, Producer
-from audit_sdk.outbox import Outbox
+from audit_sdk.outbox import Make, Outbox
 from audit_sdk.progress import SYSTEM, Heartbeats, Progress
 from audit_sdk.registry import RegistryUnavailable, SchemaIds
 from audit_sdk.spool import Spool
@@ -37,6 +38,7 @@ _POLL_S: Final = 0.005
 _IDLE_S: Final = 0.5
 _RETRY_S: Final = 1.0
 _BATCH: Final = 500
+ENDING_S: Final = 1.0  # what ``close`` waits for the sending thread, beyond the time it is given
 # What is over for this producer and not for the event: it is sent again by the next one.
 _SEND_AGAIN: Final = frozenset(
     getattr(KafkaError, name) for name in ("_PURGE_QUEUE", "_PURGE_INFLIGHT", "_FATAL", "_STATE")
@@ -92,33 +94,36 @@ class Publisher:
         """How far each topic is."""
         return self._outbox.progress
 
-    def accept(
-        self, family: str, make: Callable[[int], tuple[bytes, bytes]], delivery: DeliveryClass
-    ) -> Item | None:
-        """Take an event; None if it was dropped. ``make`` gives key and body of a sequence number; the
-        number is used up only if the event is taken.
+    def accept(self, family: str, make: Make, delivery: DeliveryClass) -> Item | None:
+        """Take an event; None if it was dropped. ``make`` judges it and gives key and body of a sequence
+        number, which is used up only if the event is taken; it may be called twice.
+
+        An event of a signal handler or a finalizer that interrupts this very thread within the lock is
+        judged, and taken when what it interrupts is done; it has no sequence until then.
 
         Raises:
-            NotAccepted: The spool is full, or this is closed.
+            NotAccepted: There is no room, or this is closed.
         """
         outbox = self._outbox
+        item = Item(family, delivery, self._monotonic())
+        if delivery is DeliveryClass.FAIL_CLOSED:
+            item.settled = threading.Event()
+        if outbox.within:
+            if self._closing:
+                raise NotAccepted("the audit client is closed")
+            make(LONGEST_SEQUENCE)
+            outbox.nested.append((item, make))
+            return item
         with outbox.lock:
             if self._closing:
                 raise NotAccepted("the audit client is closed")
             self._start()
-            if outbox.full and delivery is DeliveryClass.BEST_EFFORT:
-                outbox.drop(family, None, "buffer_full")
-                return None
-            if outbox.full and delivery is DeliveryClass.FAIL_CLOSED:
-                raise NotAccepted(f"{self._buffer_bytes} bytes wait for the broker (buffer_bytes)")
-            sequence = outbox.progress.sequence(family)
-            key, body = make(sequence)
-            item = Item(family, key, body, delivery, sequence, self._monotonic())
-            if delivery is DeliveryClass.FAIL_CLOSED:
-                item.settled = threading.Event()
-            outbox.add(item)
-            outbox.progress.accept(family)
+            taken = self._take(item, make)
+            if outbox.nested:
+                self._take_nested()
             outbox.changed.notify()
+        if not taken:
+            return None
         outbox.tell("accepted", family)
         return item
 
@@ -129,8 +134,11 @@ class Publisher:
             NotDelivered: Not in time, or the broker refused it.
         """
         assert item.settled is not None
-        if not item.settled.wait(timeout_s):
+        within = self._outbox.within  # nothing is settled before this thread goes on
+        if not item.settled.wait(0 if within else timeout_s):
             why = self._refusal or f"no acknowledgement within {timeout_s:g} s"
+            if within:
+                why = "it came within another call of its thread and is not waited for"
             raise NotDelivered(event_id, why)
         if item.failure:
             raise NotDelivered(event_id, item.failure)
@@ -151,8 +159,14 @@ class Publisher:
     def close(self, timeout_s: float) -> int:
         """Flush, then take nothing more. What is left: spooled events are sent by the next process, the
         others are dropped and counted. How many the broker has not.
+
+        It returns within ``timeout_s`` and ``ENDING_S`` more, also while the registry does not answer.
         """
         deadline = self._monotonic() + timeout_s
+        with self._outbox.lock:
+            if self._outbox.nested:  # perhaps nobody has started yet
+                self._start()
+                self._take_nested()
         left = self.flush(timeout_s) if self._thread is not None else 0
         if self._thread is not None and self._heartbeats is not None and not self._closing:
             self._heartbeats.last(self._outbox.topics())
@@ -162,11 +176,41 @@ class Publisher:
             self._outbox.changed.notify()
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join(max(timeout_s, 1.0))
+            thread.join(max(deadline - self._monotonic(), 0) + ENDING_S)
         lost = self._outbox.end()
         if lost:
             log.error("audit_events_lost", extra={"events": lost, "why": self._refusal})
         return left
+
+    # --- under the lock ---
+
+    def _take(self, item: Item, make: Make) -> bool:
+        """Number an event and add it; False: dropped. Judged before there must be room, so that an
+        invalid one is an error either way.
+        """
+        outbox = self._outbox
+        item.sequence = outbox.progress.sequence(item.family)
+        item.key, item.body = make(item.sequence)
+        if outbox.full and item.delivery is DeliveryClass.BEST_EFFORT:
+            outbox.drop(item.family, None, "buffer_full")
+            return False
+        if outbox.full and item.delivery is DeliveryClass.FAIL_CLOSED:
+            raise NotAccepted(f"{self._buffer_bytes} bytes wait for the broker (buffer_bytes)")
+        outbox.add(item)
+        outbox.progress.accept(item.family)
+        return True
+
+    def _take_nested(self) -> None:
+        """What came while something else was being done; its callers have gone on."""
+        outbox = self._outbox
+        while outbox.nested:
+            item, make = outbox.nested.popleft()
+            try:
+                if self._take(item, make):
+                    outbox.tell("accepted", item.family)
+            except AuditError as error:
+                log.error("audit_event_not_accepted", extra={"why": str(error)})  # noqa: TRY400
+                outbox.refuse(item, str(error), "not_accepted")
 
     def _start(self) -> None:
         if self._thread is not None:
@@ -181,6 +225,7 @@ class Publisher:
     def _run(self) -> None:
         while True:
             try:
+                self._outbox.recover()
                 return self._send_on()
             except Exception:  # a bug of ours: events are kept, and it is tried again
                 log.exception("audit_sending_failed")
@@ -192,6 +237,7 @@ class Publisher:
             with outbox.changed:
                 if self._closing:  # whoever closes has waited before
                     break
+                self._take_nested()
                 if outbox.idle:
                     outbox.changed.wait(_IDLE_S)
             if self._heartbeats is not None and outbox.progress.accepted:
@@ -217,8 +263,12 @@ class Publisher:
             item = self._outbox.take()
             if item is None:
                 return
+            self._outbox.hand_over(item)
             try:
-                self._produce(self._producer, item, frame(self._ids.ask(item.family), item.body))
+                value = frame(self._ids.ask(item.family), item.body)
+                if self._closing:  # perhaps for long: a request takes its time
+                    return
+                self._produce(self._producer, item, value)
             except BufferError:
                 self._outbox.put_back(item)
                 self._producer.poll(_POLL_S)
@@ -228,7 +278,8 @@ class Publisher:
                     self._outbox.put_back(item)
                     raise
                 # A registry of an older release: heartbeats keep no event waiting.
-                self._outbox.settle(item, "its schema is not registered", "not_registered")
+                why = "its schema is not registered"
+                self._outbox.report(item.order, why, again=False, reason="not_registered")
             except (RegistryUnavailable, KafkaException) as error:
                 self._outbox.put_back(item)
                 if isinstance(error, KafkaException):
@@ -237,7 +288,6 @@ class Publisher:
 
     def _produce(self, producer: Producer, item: Item, value: bytes) -> None:
         order = item.order
-        self._outbox.hand_over(item)
         producer.produce(
             contract().families[item.family].topic,
             value,
@@ -257,7 +307,8 @@ class Publisher:
         failed, self._producer = self._producer, None
         if failed is not None:
             failed.purge()
-            failed.poll(1.0)
+            if self._outbox.in_flight:
+                failed.poll(ENDING_S / 2)
         self._outbox.call_back()
 
     def _say(self, error: Exception) -> None:

@@ -332,3 +332,25 @@ def test_an_event_that_send_would_refuse_is_checked_and_nothing_is_sent(audit: R
     with pytest.raises(InvalidEvent):
         audit.send("data-access", fields)
     assert audit.events() == []
+
+
+def test_an_event_that_is_checked_fits_whatever_its_sequence(audit: Recorded) -> None:
+    full = {"tenant": "acme", "type": "x" * 500, "id": "x" * 500, "name": "x" * 500}
+
+    def event(chars: int) -> dict[str, Any]:
+        resources = [full] * 42 + [{**full, "name": "x" * chars}, {**RECORD, "id": "x" * chars}]
+        return {
+            "action": "record.read",
+            "operation": "read",
+            "actor": ACTOR,
+            "resources": resources,
+        }
+
+    audit.data_access(**event(100))
+    (_topic, _key, value), *_ = (audit.flush(5.0), audit.producer.records)[1]
+    most = 100 + (contract().limits.event_bytes - len(value) + 5) // 2  # with sequence 0
+
+    audit.data_access(**event(most))
+    (problem,) = audit.check("data-access", event(most))
+    assert problem.rule == "event_bytes"
+    assert audit.check("data-access", event(most - 5)) == []
