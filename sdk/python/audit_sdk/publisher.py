@@ -20,30 +20,18 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException
-
-from audit_sdk.contract import contract
-from audit_sdk.errors import AuditConfigurationError, AuditError, NotAccepted, NotDelivered
+from audit_sdk.errors import AuditError, NotAccepted, NotDelivered
 from audit_sdk.identity import LONGEST_SEQUENCE
 from audit_sdk.items import DeliveryClass, Item, Metrics, Producer
 from audit_sdk.outbox import Make, Outbox
-from audit_sdk.progress import SYSTEM, Heartbeats, Progress
-from audit_sdk.registry import RegistryUnavailable, SchemaIds
+from audit_sdk.progress import Heartbeats, Progress
+from audit_sdk.registry import SchemaIds
+from audit_sdk.sender import Sender
 from audit_sdk.spool import Spool
-from audit_sdk.wire import frame
 
 log = logging.getLogger("audit_sdk")
 
 _POLL_S: Final = 0.005
-_IDLE_S: Final = 0.5
-_RETRY_S: Final = 1.0
-_BATCH: Final = 500
-ENDING_S: Final = 1.0  # what ``close`` waits for the sending thread, beyond the time it is given
-# What is over for this producer and not for the event: it is sent again by the next one.
-_SEND_AGAIN: Final = frozenset(
-    getattr(KafkaError, name) for name in ("_PURGE_QUEUE", "_PURGE_INFLIGHT", "_FATAL", "_STATE")
-)
-
 # After a fork: librdkafka has no threads here, and ending such a producer would wait for them.
 _PARENTS: Final[list[Any]] = []
 
@@ -75,15 +63,20 @@ class Publisher:
         self._outbox = Outbox(
             self._metrics, buffer_bytes=self._buffer_bytes, monotonic=self._monotonic
         )
-        self._producer: Producer | None = None
-        self._thread: threading.Thread | None = None
         self._closing = False
-        self._refusal = ""
         self._heartbeats = self._make_heartbeats() if self._make_heartbeats is not None else None
+        self._sender = Sender(
+            self._outbox,
+            self._ids,
+            self._make_producer,
+            self._heartbeats,
+            each_round=self._take_nested,
+            monotonic=self._monotonic,
+        )
 
     def after_fork(self) -> None:
         """In the child: nothing of the parent's is sent twice, and the child begins afresh."""
-        _PARENTS.append(self._producer)
+        _PARENTS.append(self._sender.producer)
         self._outbox.abandon()
         self._begin()
 
@@ -136,7 +129,7 @@ class Publisher:
         assert item.settled is not None
         within = self._outbox.within  # nothing is settled before this thread goes on
         if not item.settled.wait(0 if within else timeout_s):
-            why = self._refusal or f"no acknowledgement within {timeout_s:g} s"
+            why = self._sender.refusal or f"no acknowledgement within {timeout_s:g} s"
             if within:
                 why = "it came within another call of its thread and is not waited for"
             raise NotDelivered(event_id, why)
@@ -160,26 +153,23 @@ class Publisher:
         """Flush, then take nothing more. What is left: spooled events are sent by the next process, the
         others are dropped and counted. How many the broker has not.
 
-        It returns within ``timeout_s`` and ``ENDING_S`` more, also while the registry does not answer.
+        It returns within ``timeout_s`` and ``sender.ENDING_S`` more, also while the registry does not answer.
         """
         deadline = self._monotonic() + timeout_s
         with self._outbox.lock:
             if self._outbox.nested:  # perhaps nobody has started yet
                 self._start()
                 self._take_nested()
-        left = self.flush(timeout_s) if self._thread is not None else 0
-        if self._thread is not None and self._heartbeats is not None and not self._closing:
+        started = self._sender.started
+        left = self.flush(timeout_s) if started else 0
+        if started and self._heartbeats is not None and not self._closing:
             self._heartbeats.last(self._outbox.topics())
             left = self.flush(max(deadline - self._monotonic(), 0))
-        with self._outbox.changed:
-            self._closing = True
-            self._outbox.changed.notify()
-            thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(max(deadline - self._monotonic(), 0) + ENDING_S)
+        self._closing = True
+        self._sender.end(deadline)
         lost = self._outbox.end()
         if lost:
-            log.error("audit_events_lost", extra={"events": lost, "why": self._refusal})
+            log.error("audit_events_lost", extra={"events": lost, "why": self._sender.refusal})
         return left
 
     # --- under the lock ---
@@ -213,107 +203,8 @@ class Publisher:
                 outbox.refuse(item, str(error), "not_accepted")
 
     def _start(self) -> None:
-        if self._thread is not None:
+        if self._sender.started:
             return
         if self._make_spool is not None:
             self._outbox.use(self._make_spool())
-        self._thread = threading.Thread(target=self._run, name="audit-sdk", daemon=True)
-        self._thread.start()
-
-    # --- the sending thread ---
-
-    def _run(self) -> None:
-        while True:
-            try:
-                self._outbox.recover()
-                return self._send_on()
-            except Exception:  # a bug of ours: events are kept, and it is tried again
-                log.exception("audit_sending_failed")
-                time.sleep(_RETRY_S)
-
-    def _send_on(self) -> None:
-        outbox, retry_at = self._outbox, 0.0
-        while True:
-            with outbox.changed:
-                if self._closing:  # whoever closes has waited before
-                    break
-                self._take_nested()
-                if outbox.idle:
-                    outbox.changed.wait(_IDLE_S)
-            if self._heartbeats is not None and outbox.progress.accepted:
-                self._heartbeats.look(self._monotonic(), outbox.topics)
-            if self._producer is not None:
-                self._producer.poll(_POLL_S if outbox.in_flight else 0)
-            if self._monotonic() < retry_at:
-                time.sleep(_POLL_S)
-                continue
-            try:
-                self._send()
-                self._refusal = ""
-            except (AuditError, KafkaException) as error:
-                self._say(error)
-                retry_at = self._monotonic() + _RETRY_S
-        self._end_producer()
-
-    def _send(self) -> None:
-        """Hand what is next to librdkafka: what is to be sent again first, then in order."""
-        if self._producer is None:
-            self._producer = self._make_producer()
-        for _ in range(_BATCH):
-            item = self._outbox.take()
-            if item is None:
-                return
-            self._outbox.hand_over(item)
-            try:
-                value = frame(self._ids.ask(item.family), item.body)
-                if self._closing:  # perhaps for long: a request takes its time
-                    return
-                self._produce(self._producer, item, value)
-            except BufferError:
-                self._outbox.put_back(item)
-                self._producer.poll(_POLL_S)
-                return
-            except AuditConfigurationError:
-                if item.family != SYSTEM:
-                    self._outbox.put_back(item)
-                    raise
-                # A registry of an older release: heartbeats keep no event waiting.
-                why = "its schema is not registered"
-                self._outbox.report(item.order, why, again=False, reason="not_registered")
-            except (RegistryUnavailable, KafkaException) as error:
-                self._outbox.put_back(item)
-                if isinstance(error, KafkaException):
-                    self._end_producer()
-                raise
-
-    def _produce(self, producer: Producer, item: Item, value: bytes) -> None:
-        order = item.order
-        producer.produce(
-            contract().families[item.family].topic,
-            value,
-            item.key,
-            on_delivery=lambda error, _message: self._reported(order, error),
-        )
-
-    def _reported(self, order: int, error: KafkaError | None) -> None:
-        """librdkafka says what became of an event; called within ``poll``."""
-        if error is None:
-            self._outbox.report(order, "", again=False)
-        else:
-            self._outbox.report(order, error.str(), again=error.code() in _SEND_AGAIN)
-
-    def _end_producer(self) -> None:
-        """It gives back what it holds."""
-        failed, self._producer = self._producer, None
-        if failed is not None:
-            failed.purge()
-            if self._outbox.in_flight:
-                failed.poll(ENDING_S / 2)
-        self._outbox.call_back()
-
-    def _say(self, error: Exception) -> None:
-        """Once for each different trouble; the events wait."""
-        said = str(error)
-        if said != self._refusal:
-            log.warning("audit_delivery_waits", extra={"why": said})
-        self._refusal = said
+        self._sender.start()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from audit_sdk.errors import NotAccepted, NotDelivered
 from audit_sdk.items import DeliveryClass
-from audit_sdk.publisher import ENDING_S
+from audit_sdk.sender import ENDING_S
 from confluent_kafka import KafkaError
 from fake_broker import BEST, CLOSED, FAMILY, SPOOL, World, bodies, send, until
 
