@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from audit_sdk import process
 from audit_sdk.errors import AuditError, NotAccepted, NotDelivered
 from audit_sdk.identity import LONGEST_SEQUENCE
 from audit_sdk.items import DeliveryClass, Item, Metrics, Producer
@@ -208,3 +209,4 @@ class Publisher:
         if self._make_spool is not None:
             self._outbox.use(self._make_spool())
         self._sender.start()
+        process.started()
