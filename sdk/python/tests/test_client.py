@@ -248,6 +248,21 @@ def test_settings_that_do_not_fit_are_named() -> None:
         ({"delivery": {"login": "spool"}}, "no family"),
         ({"delivery": {"authentication": "sometimes"}}, "best_effort"),
         ({"delivery": {"authentication": "spool"}}, "spool_dir"),
+        ({"delivery": {"system": "best_effort"}}, "system"),
+        ({"spool_dir": ""}, "spool_dir"),
+        ({"spool_dir": 7}, "spool_dir"),
+        ({"spool_max_bytes": -1}, "spool_max_bytes"),
+        ({"buffer_bytes": 0}, "buffer_bytes"),
+        ({"fail_closed_timeout_s": -1.0}, "fail_closed_timeout_s"),
+        ({"close_timeout_s": float("nan")}, "close_timeout_s"),
+        ({"request_timeout_s": 0}, "request_timeout_s"),
+        ({"heartbeat_s": -60}, "heartbeat_s"),
+        ({"heartbeat_s": "60"}, "heartbeat_s"),
+        (
+            {"registry_url": "https://x", "registry_ca_file": "/no/such"},
+            "registry_ca_file /no/such",
+        ),
+        ({"registry_url": "https://x", "registry_ca_file": __file__}, "registry_ca_file"),
     ):
         with pytest.raises(AuditConfigurationError, match=said):
             Audit(settings=AuditSettings(**{**given, **options}))
@@ -258,6 +273,12 @@ def test_without_a_spool_nothing_is_promised_beyond_the_process(tmp_path: Any) -
 
     assert given.class_of("authentication") is DeliveryClass.BEST_EFFORT
     assert given.named(spool_dir=tmp_path).class_of("authentication") is DeliveryClass.SPOOL
+
+
+def test_a_folder_may_be_given_as_text(tmp_path: Any) -> None:
+    with Recorded(spool_dir=str(tmp_path)) as audit:
+        audit.login(actor=ACTOR)
+        assert len(audit.events()) == 1
 
 
 def test_passwords_are_not_shown() -> None:
