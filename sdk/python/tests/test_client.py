@@ -134,7 +134,11 @@ def test_a_context_is_seen_by_what_runs_in_it_and_by_nothing_else(audit: Recorde
     assert (outer["source"]["ip"], outer["session"]) == ("192.0.2.9", None)
 
 
-def serve(audit: Recorded, headers: dict[str, str], client: tuple[str, int] | None) -> None:
+def serve(
+    audit: Recorded,
+    headers: dict[str, str] | list[tuple[str, str]],
+    client: tuple[str, int] | None,
+) -> None:
     """A request through the middleware, whose handler is authenticated inside, in another thread."""
 
     async def app(_scope: Any, _receive: Any, _send: Any) -> None:
@@ -144,10 +148,11 @@ def serve(audit: Recorded, headers: dict[str, str], client: tuple[str, int] | No
     async def nothing(*_: Any) -> Any:
         raise AssertionError
 
+    lines = headers.items() if isinstance(headers, dict) else headers
     scope = {
         "type": "http",
         "client": client,
-        "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers.items()],
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in lines],
     }
     middleware = AuditMiddleware(app, trusted_proxies=["10.0.0.0/8", "fd00::/8"])
     asyncio.run(middleware(scope, nothing, nothing))
@@ -177,6 +182,11 @@ def test_the_middleware_carries_the_requests_facts(audit: Recorded) -> None:
         ("10.0.0.1", "6.6.6.6, rubbish, 10.0.0.2", "10.0.0.2"),
         ("10.0.0.1", "", "10.0.0.1"),
         ("fd00::1", "2001:db8::1", "2001:db8::1"),
+        ("::ffff:10.0.0.2", "203.0.113.1", "203.0.113.1"),  # IPv4, on a socket of both kinds
+        ("::ffff:192.0.2.7", "203.0.113.1", "192.0.2.7"),
+        ("10.0.0.1", "::ffff:203.0.113.1, ::ffff:10.0.0.3", "203.0.113.1"),
+        ("fe80::1%eth0", "", "fe80::1"),
+        ("fd00::1%eth0", "2001:db8::2%7", "2001:db8::2"),
     ],
 )
 def test_a_forwarded_address_counts_only_from_a_trusted_proxy(
@@ -186,6 +196,14 @@ def test_a_forwarded_address_counts_only_from_a_trusted_proxy(
 
     (event,) = audit.events()
     assert event["source"]["ip"] == expected
+
+
+def test_forwarded_addresses_of_several_lines_are_one_list(audit: Recorded) -> None:
+    lines = [("X-Forwarded-For", "6.6.6.6, 203.0.113.1"), ("x-forwarded-for", "10.0.0.2")]
+    serve(audit, lines, ("10.0.0.1", 1))
+
+    (event,) = audit.events()
+    assert event["source"]["ip"] == "203.0.113.1"
 
 
 @pytest.mark.parametrize(
