@@ -26,7 +26,6 @@ log = logging.getLogger("audit_sdk")
 _READ_BYTES: Final = 1024 * 1024
 _CLOSED: Final = "the audit client was closed"
 
-
 Make = Callable[[int], tuple[bytes, bytes]]  # an event's key and body, by its sequence
 
 
