@@ -17,7 +17,7 @@ from contextlib import contextmanager
 
 import httpx
 import uvicorn
-from audit_sdk import Audit, AuditConfigurationError, AuditSettings, DeliveryClass, contract
+from audit_sdk import Audit, AuditConfigurationError, AuditSettings, DeliveryClass
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from prometheus_client import CollectorRegistry
@@ -32,6 +32,7 @@ from pipeline.api.replays import Replays
 from pipeline.api.settings import RelaySettings
 from pipeline.api.tokens import RelayTokens, Tokens
 from pipeline.domain.errors import ConfigurationError
+from pipeline.domain.logs import SERVICE_FAMILIES
 from pipeline.kafka_access import Complaints, client_configuration
 from pipeline.keys.provider import read_key_file
 from pipeline.logging import configure_logging, log_event
@@ -118,8 +119,7 @@ def make_audit(settings: Settings, relay: RelaySettings) -> Audit:
                 registry_password=settings.registry_password.get_secret_value(),
                 registry_ca_file=settings.registry_ca_file,
                 kafka=configuration,
-                delivery=dict.fromkeys(contract().families, DeliveryClass.FAIL_CLOSED)
-                | {"system": DeliveryClass.BEST_EFFORT},
+                delivery=dict.fromkeys(SERVICE_FAMILIES, DeliveryClass.FAIL_CLOSED),
                 buffer_bytes=relay.buffer_max_bytes,
                 fail_closed_timeout_s=relay.ack_timeout_s,
                 close_timeout_s=relay.ack_timeout_s,

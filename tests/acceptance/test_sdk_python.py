@@ -102,6 +102,13 @@ def test_a_forked_process_publishes_its_own_and_doubles_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_child_of_multiprocessing_that_nobody_closes_loses_nothing(topic: RawTopics) -> None:
+    sent = ended(start("child", 200))
+
+    assert len(sent) == 400
+    assert topic.ids() == Counter(sent)
+
+
 def test_a_killed_process_loses_nothing_that_was_spooled(
     topic: RawTopics, line: FaultProxy, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from audit_sdk import DeliveryClass, contract
+from audit_sdk import DeliveryClass
 from prometheus_client import CollectorRegistry
 from recorded import Recorded
 from starlette.testclient import TestClient
@@ -21,6 +21,7 @@ from pipeline.api.rates import Rates
 from pipeline.api.relay import RelayParts
 from pipeline.api.replays import Replays
 from pipeline.api.settings import RelaySettings
+from pipeline.domain.logs import SERVICE_FAMILIES
 from pipeline.entrypoints.relay import make_relay_tokens, make_tokens
 from tests.relay_support import TOKEN_KEY, a_batch
 
@@ -36,7 +37,7 @@ class Relay:
         self.tokens = make_tokens(settings)
         self.audit = Recorded(
             tenant=None,
-            delivery=dict.fromkeys(contract().families, DeliveryClass.FAIL_CLOSED),
+            delivery=dict.fromkeys(SERVICE_FAMILIES, DeliveryClass.FAIL_CLOSED),
             close_timeout_s=0.5,
         )
         self.metrics = RelayMetrics(CollectorRegistry())

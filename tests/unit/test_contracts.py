@@ -12,6 +12,7 @@ from typing import Any
 
 import fastavro
 import pytest
+from audit_sdk import asgi
 from audit_sdk.codec import encode, validate
 
 import avro_schemas
@@ -199,6 +200,8 @@ def test_limits_are_said_once() -> None:
     assert defaults.changes_max == said["changes"]
     for file in (ROOT / "avro_schemas").rglob("*.avsc"):
         assert "at most" not in file.read_text(encoding="utf-8")
+    assert said["text_chars"] == asgi._USER_AGENT_MAX_CHARS
+    assert str(said["text_chars"]) not in Path(asgi.__file__).read_text(encoding="utf-8")
 
 
 def test_the_sdk_writes_what_the_pipelines_own_writer_writes() -> None:

@@ -7,12 +7,13 @@ actor with ``audit_sdk.set_context(actor=…)`` there.
 
 from __future__ import annotations
 
-import ipaddress
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any, Final
 
 from audit_sdk.context import audit_context, trace_of
+from audit_sdk.contract import contract
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -20,7 +21,8 @@ App = Callable[
     [Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
 ]
 
-_USER_AGENT_MAX_CHARS = 500
+_USER_AGENT_MAX_CHARS: Final = contract().limits.text_chars
+_REQUEST_ID_MAX_CHARS: Final = 64  # no limit of the contract: a longer one is not a random id
 
 
 class AuditMiddleware:
@@ -28,7 +30,7 @@ class AuditMiddleware:
 
     def __init__(self, app: App, *, trusted_proxies: Sequence[str] = ()) -> None:
         self._app = app
-        self._proxies = [ipaddress.ip_network(network) for network in trusted_proxies]
+        self._proxies = [ip_network(network) for network in trusted_proxies]
 
     async def __call__(
         self,
@@ -44,7 +46,7 @@ class AuditMiddleware:
         source: dict[str, Any] = {}
         client = scope.get("client")
         if client:
-            source = self._source(client, headers.get(b"x-forwarded-for", b"").decode("latin-1"))
+            source = self._source(client, _joined(scope, b"x-forwarded-for").decode("latin-1"))
         agent = headers.get(b"user-agent", b"").decode("latin-1")[:_USER_AGENT_MAX_CHARS]
         if agent.isprintable() and agent:
             source["user_agent"] = agent
@@ -57,33 +59,43 @@ class AuditMiddleware:
 
     def _source(self, client: Sequence[Any], forwarded: str) -> dict[str, Any]:
         """The nearest address that is no trusted proxy's, from the right."""
-        address, port = str(client[0]), client[1]
-        if not self._is_proxy(address):
-            return {"ip": address, "port": port} if _is_address(address) else {}
-        for hop in reversed([part.strip() for part in forwarded.split(",") if part.strip()]):
-            if not _is_address(hop):
+        nearest = _address(str(client[0]))
+        if nearest is None:
+            return {}  # a Unix socket has none
+        source = {"ip": str(nearest), "port": client[1]}
+        if not self._is_proxy(nearest):
+            return source
+        for part in reversed([part.strip() for part in forwarded.split(",") if part.strip()]):
+            hop = _address(part)
+            if hop is None:
                 break
-            address, port = hop, None
+            source = {"ip": str(hop)}
             if not self._is_proxy(hop):
                 break
-        return {"ip": address} if port is None else {"ip": address, "port": port}
+        return source
 
-    def _is_proxy(self, address: str) -> bool:
-        if not _is_address(address):
-            return False
-        found = ipaddress.ip_address(address)
-        return any(found in network for network in self._proxies)
+    def _is_proxy(self, address: IPv4Address | IPv6Address) -> bool:
+        return any(address in network for network in self._proxies)
 
 
-def _is_address(text: str) -> bool:
+def _joined(scope: Scope, header: bytes) -> bytes:
+    """A header that may come in several lines, which count as one. Source: RFC 9110 §5.3."""
+    return b",".join(value for name, value in scope.get("headers", ()) if name.lower() == header)
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    """Without a zone, and IPv4 where it is IPv4 in IPv6; None: it is no address."""
     try:
-        ipaddress.ip_address(text)
+        found = ip_address(text)
     except ValueError:
-        return False
-    return True
+        return None
+    if isinstance(found, IPv4Address):
+        return found
+    return found.ipv4_mapped or IPv6Address(int(found))
 
 
 def _request_id(given: str) -> str:
     """The caller's, if it is one that may be kept in clear; else a new one."""
     plain = given.replace("-", "").replace("_", "")
-    return given if plain.isalnum() and plain.isascii() and len(given) <= 64 else str(uuid.uuid4())
+    is_kept = plain.isalnum() and plain.isascii() and len(given) <= _REQUEST_ID_MAX_CHARS
+    return given if is_kept else str(uuid.uuid4())

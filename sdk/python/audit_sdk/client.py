@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
-import signal
-import threading
-import weakref
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
 from confluent_kafka import Producer
 
-from audit_sdk import context
+from audit_sdk import context, process
 from audit_sdk.codec import encode, validate
 from audit_sdk.contract import contract
 from audit_sdk.errors import AuditError, Problem
@@ -26,7 +22,7 @@ from audit_sdk.fields import (
     ProfileUpdateFields,
     SecurityChangeFields,
 )
-from audit_sdk.identity import Identity, now_us
+from audit_sdk.identity import LONGEST_SEQUENCE, Identity, now_us
 from audit_sdk.items import DeliveryClass, Item, Metrics
 from audit_sdk.progress import SYSTEM, Dropped, Heartbeats
 from audit_sdk.publisher import Publisher
@@ -40,7 +36,6 @@ log = logging.getLogger("audit_sdk")
 
 _FAMILIES: Final = tuple(name for name in contract().families if name != SYSTEM)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_OPEN: Final[weakref.WeakSet[Audit]] = weakref.WeakSet()
 
 
 class Audit:
@@ -50,7 +45,8 @@ class Audit:
     and returns its ``event_id`` once it is accepted for delivery; what that promises is the delivery
     class of the family (``audit_sdk.publisher``). Nothing connects before the first event.
 
-    ``close`` at the end, or use it as a context manager; at exit and on SIGTERM it is closed anyway.
+    ``close`` at the end, or use it as a context manager; at exit, also of a child of ``multiprocessing``,
+    and on SIGTERM it is closed anyway.
     """
 
     def __init__(
@@ -78,8 +74,7 @@ class Audit:
             heartbeats=self._make_heartbeats if self._heartbeat_tenant else None,
         )
         self._begin()
-        _OPEN.add(self)
-        _watch_the_process()
+        process.watch(self)
 
     def _begin(self) -> None:
         one = self._settings
@@ -144,10 +139,12 @@ class Audit:
         return Receipt(event["event_id"], self._publisher, item)
 
     def check(self, family: str, fields: Mapping[str, Any]) -> list[Problem]:
-        """What is wrong with an event as ``emit`` would publish it here and now; sends nothing."""
+        """What is wrong with an event as ``emit`` would publish it here and now, whatever its sequence
+        will be: with a large one it has some bytes more. Sends nothing.
+        """
         event = context.merged(context.current(), fields)
         self._complete(event)
-        event["producer"] = self._identity.producer(0)
+        event["producer"] = self._identity.producer(LONGEST_SEQUENCE)
         return validate(family, event)
 
     def _publish(self, family: str, event: dict[str, Any]) -> str:
@@ -175,8 +172,11 @@ class Audit:
         return self._publisher.flush(timeout_s)
 
     def close(self, timeout_s: float | None = None) -> int:
-        """Flush and end; how many events the broker has not. Spooled ones go out with the next process."""
-        _OPEN.discard(self)
+        """Flush and end; how many events the broker has not. Spooled ones go out with the next process.
+
+        It returns within ``timeout_s`` (``close_timeout_s``) and a second, whatever does not answer.
+        """
+        process.forget(self)
         return self._publisher.close(
             self._settings.close_timeout_s if timeout_s is None else timeout_s
         )
@@ -266,42 +266,3 @@ class Audit:
 def _require_service_family(family: str) -> None:
     if family not in _FAMILIES:
         raise LookupError(f"no event family is named {family!r}; there are {', '.join(_FAMILIES)}")
-
-
-# --- the process: exit, SIGTERM, fork ---
-
-_watched = False
-
-
-def _watch_the_process() -> None:
-    """Once per process: close at exit and on SIGTERM, begin anew after a fork."""
-    global _watched  # noqa: PLW0603 - handlers of a process are set once
-    if _watched:
-        return
-    _watched = True
-    atexit.register(_close_all)
-    os.register_at_fork(after_in_child=_after_fork)
-    on_main_thread = threading.current_thread() is threading.main_thread()
-    if on_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _terminated)  # a handler of the application's own stays
-
-
-def _close_all() -> None:
-    for audit in list(_OPEN):
-        audit.close()
-
-
-def _after_fork() -> None:
-    for audit in list(_OPEN):
-        audit.after_fork()
-
-
-def _terminated(_number: int, _frame: FrameType | None) -> None:
-    """The main thread may be in the middle of a call and hold its lock: it goes on meanwhile."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the second one ends at once
-
-    def end() -> None:
-        _close_all()
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=end, name="audit-sdk-exit").start()

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+LONGEST_SEQUENCE: Final = (1 << 63) - 1  # no event has more bytes than with this one
 _AT_ONCE: Final = 128  # ids whose randomness is fetched together
 _VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from audit_sdk.spool import Spooled
+from audit_sdk.segments import Spooled
 
 
 class DeliveryClass(StrEnum):
@@ -41,7 +41,9 @@ class Metrics:
         """Events that will not arrive; best effort only."""
 
     def resent(self, count: int) -> None:
-        """Events of a process that is gone, found in the spool."""
+        """So many events of a process that is gone, found in the spool, are with the broker now; told once
+        for each of its files, when all of it is delivered. ``delivered`` tells of each as well.
+        """
 
 
 @dataclass(slots=True, eq=False)
@@ -49,11 +51,11 @@ class Item:
     """One accepted event on its way."""
 
     family: str
-    key: bytes
-    body: bytes
     delivery: DeliveryClass
-    sequence: int | None  # None: read back from the spool
     accepted_at: float
+    key: bytes = b""
+    body: bytes = b""
+    sequence: int | None = None  # None: not given yet, or read back from the spool
     spooled: Spooled | None = None
     settled: threading.Event | None = None
     failure: str = ""
@@ -73,5 +75,5 @@ class Item:
 def from_spool(spooled: Spooled, now: float) -> Item:
     """An event that is read back."""
     return Item(
-        spooled.family, spooled.key, spooled.body, DeliveryClass.SPOOL, None, now, spooled=spooled
+        spooled.family, DeliveryClass.SPOOL, now, spooled.key, spooled.body, spooled=spooled
     )

@@ -1,7 +1,8 @@
 """Accepted events until the broker has them: in memory, in the spool, in flight.
 
-They leave in the order in which they came, also those that are sent again. Memory is bounded by
-``buffer_bytes``; what it has no room for waits in the spool, or is refused.
+They leave in the order in which they came, also those that are sent again; what processes that are gone
+have left in the spool leaves first. Memory is bounded by ``buffer_bytes``; what it has no room for waits
+in the spool, or is refused.
 """
 
 from __future__ import annotations
@@ -17,20 +18,29 @@ from typing import Any, Final
 from audit_sdk.errors import NotAccepted
 from audit_sdk.items import DeliveryClass, Item, Metrics, from_spool
 from audit_sdk.progress import Progress
-from audit_sdk.spool import Segment, Spool
+from audit_sdk.segments import Segment
+from audit_sdk.spool import Spool
 
 log = logging.getLogger("audit_sdk")
 
 _READ_BYTES: Final = 1024 * 1024
+_CLOSED: Final = "the audit client was closed"
+
+Make = Callable[[int], tuple[bytes, bytes]]  # an event's key and body, by its sequence
 
 
 class Outbox:
-    """Thread-safe: callers add, one thread takes and reports. ``lock`` also guards its users' state."""
+    """Thread-safe: callers add, one thread takes and reports. ``lock`` also guards its users' state.
+
+    A signal handler or a finalizer may record an event on a thread that is within the lock, in the middle
+    of any change: what comes then (``within``) only goes to ``nested``, and is added afterwards.
+    """
 
     def __init__(
         self, metrics: Metrics, *, buffer_bytes: int, monotonic: Callable[[], float]
     ) -> None:
         self.lock = threading.RLock()
+        self._is_owned: Callable[[], bool] = self.lock._is_owned  # type: ignore[attr-defined]  # noqa: SLF001
         self.changed = threading.Condition(self.lock)
         self.progress = Progress()
         self._metrics = metrics
@@ -44,6 +54,8 @@ class Outbox:
         self._held_bytes = 0
         self._order = 0
         self._spool: Spool | None = None
+        self._recovering = False  # what others have left is not found yet
+        self.nested: deque[tuple[Item, Make]] = deque()
 
     # --- callers ---
 
@@ -53,15 +65,22 @@ class Outbox:
         return self._held_bytes >= self._buffer_bytes
 
     @property
+    def within(self) -> bool:
+        """Whether this thread has the lock already."""
+        return self._is_owned()
+
+    @property
     def pending(self) -> int:
-        """Events that the broker has not confirmed; those on disk alone count as one a segment."""
+        """Events that the broker has not confirmed; those on disk alone count as one a segment, and as
+        one while they are looked for.
+        """
         with self.lock:
-            return self._held + len(self._backlog)
+            return self._held + len(self._backlog) + len(self.nested) + self._recovering
 
     @property
     def idle(self) -> bool:
         """Nothing to send, and nothing to hear of."""
-        return not (self._queue or self._again or self._backlog or self._in_flight)
+        return not (self._queue or self._again or self._backlog or self._in_flight or self.nested)
 
     @property
     def in_flight(self) -> bool:
@@ -69,17 +88,10 @@ class Outbox:
         return bool(self._in_flight)
 
     def use(self, spool: Spool) -> None:
-        """Append there from now on, and send what processes that are gone have left there."""
+        """Append there from now on; nothing of it is sent before ``recover``."""
         with self.lock:
             self._spool = spool
-            recovered = spool.recover()
-            self._backlog.extend((segment, 0) for segment in recovered)
-            count = sum(segment.records for segment in recovered)
-        if count:
-            log.info("audit_spool_found", extra={"events": count})
-            self.tell("resent", count)
-        for path in spool.damaged:
-            log.error("audit_spool_damaged", extra={"kept": str(path)})
+            self._recovering = True
 
     def add(self, item: Item) -> None:
         """Take an event; one of the class ``spool`` is on disk on return.
@@ -93,10 +105,17 @@ class Outbox:
         if self._spool is None:
             raise NotAccepted("delivery class spool needs spool_dir")
         item.spooled = self._spool.append(item.family, item.key, item.body)
-        if not self.full and not self._backlog:
+        if not self.full and not self._backlog and not self._recovering:
             self._enqueue(item)
         elif not self._backlog or self._backlog[-1][0] is not item.spooled.segment:
             self._backlog.append((item.spooled.segment, item.spooled.start))
+
+    def refuse(self, item: Item, why: str, reason: str) -> None:
+        """Not taken after all: one of ``nested``, whose caller has gone on."""
+        self.drop(item.family, None, reason)
+        item.failure = why
+        if item.settled is not None:
+            item.settled.set()
 
     def drop(self, family: str, sequence: int | None, reason: str) -> None:
         """Count an event that will not arrive; None: it has no sequence."""
@@ -113,6 +132,24 @@ class Outbox:
 
     # --- the thread that sends ---
 
+    def recover(self) -> None:
+        """Find what processes that are gone have left: it goes before what was spooled meanwhile."""
+        spool, found = self._spool, []
+        if spool is None or not self._recovering:
+            return
+        try:
+            found = spool.recover()  # it reads all of it, while callers go on
+        finally:
+            with self.lock:
+                self._backlog.extendleft((segment, 0) for segment in reversed(found))
+                self._recovering = False
+        if found:
+            log.info("audit_spool_found", extra={"events": sum(one.records for one in found)})
+        for path in spool.damaged:
+            log.error("audit_spool_damaged", extra={"kept": str(path)})
+        for why in spool.skipped:
+            log.error("audit_spool_skipped", extra={"why": why})
+
     def take(self) -> Item | None:
         """The next event: one that is to be sent again first, then from memory, then from disk."""
         if self._again:  # of this thread alone, but at the end
@@ -124,13 +161,13 @@ class Outbox:
             return self._read_back()
 
     def put_back(self, item: Item) -> None:
-        """It could not be handed over: it is the next one again."""
+        """It could not be handed over: it is the next one again, unless this has ended meanwhile."""
         with self.lock:
-            self._in_flight.pop(item.order, None)
-            heappush(self._again, (item.order, item))
+            if self._in_flight.pop(item.order, None) is not None:
+                heappush(self._again, (item.order, item))
 
     def hand_over(self, item: Item) -> None:
-        """From now on the broker's word on it is awaited."""
+        """It is being sent: from now on word on it is awaited."""
         with self.lock:
             self._in_flight[item.order] = item
 
@@ -141,7 +178,7 @@ class Outbox:
                 heappush(self._again, order_and_item)
             self._in_flight.clear()
 
-    def report(self, order: int, failure: str, *, again: bool) -> None:
+    def report(self, order: int, failure: str, *, again: bool, reason: str = "refused") -> None:
         """What became of an event in flight; empty: the broker has it. ``again``: it may be sent again,
         as one that is on disk always is.
         """
@@ -152,13 +189,18 @@ class Outbox:
             if failure and (again or item.spooled is not None):
                 heappush(self._again, (order, item))
                 return
+            resent = 0
             if not failure and item.spooled is not None and self._spool is not None:
+                segment = item.spooled.segment
                 self._spool.delivered(item.spooled)
+                resent = segment.records if segment.recovered and segment.done else 0
             if not failure and item.own:
                 self.progress.deliver(item.family)
-            self.settle(item, failure, "refused")
+            self.settle(item, failure, reason)
         if not failure:
             self.tell("delivered", item.family, self._monotonic() - item.accepted_at)
+        if resent:
+            self.tell("resent", resent)
 
     def settle(self, item: Item, failure: str, reason: str) -> None:
         """It leaves the memory. One that failed is dropped, unless its caller waits for it."""
@@ -180,9 +222,13 @@ class Outbox:
             self._again = []
             self._queue.clear()
             for item in lost:
-                self.settle(item, "the audit client was closed", "closed")
+                self.settle(item, _CLOSED, "closed")
                 if item.delivery is not DeliveryClass.BEST_EFFORT:
                     self.drop(item.family, item.sequence, "closed")
+            for item, _make in self.nested:
+                self.refuse(item, _CLOSED, "closed")
+            lost += [item for item, _make in self.nested]
+            self.nested.clear()
             if self._spool is not None:
                 self._spool.close()
                 self._spool = None
@@ -209,8 +255,9 @@ class Outbox:
 
     def _read_back(self) -> Item | None:
         while self._backlog and self._spool is not None:
-            segment, start = self._backlog.popleft()
+            segment, start = self._backlog[0]
             records = self._spool.read(segment, start, max_bytes=_READ_BYTES)
+            self._backlog.popleft()
             if records and records[-1].end < segment.size:
                 self._backlog.appendleft((segment, records[-1].end))
             for spooled in records:

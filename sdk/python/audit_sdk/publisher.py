@@ -20,28 +20,19 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException
-
-from audit_sdk.contract import contract
-from audit_sdk.errors import AuditConfigurationError, AuditError, NotAccepted, NotDelivered
+from audit_sdk import process
+from audit_sdk.errors import AuditError, NotAccepted, NotDelivered
+from audit_sdk.identity import LONGEST_SEQUENCE
 from audit_sdk.items import DeliveryClass, Item, Metrics, Producer
-from audit_sdk.outbox import Outbox
-from audit_sdk.progress import SYSTEM, Heartbeats, Progress
-from audit_sdk.registry import RegistryUnavailable, SchemaIds
+from audit_sdk.outbox import Make, Outbox
+from audit_sdk.progress import Heartbeats, Progress
+from audit_sdk.registry import SchemaIds
+from audit_sdk.sender import Sender
 from audit_sdk.spool import Spool
-from audit_sdk.wire import frame
 
 log = logging.getLogger("audit_sdk")
 
 _POLL_S: Final = 0.005
-_IDLE_S: Final = 0.5
-_RETRY_S: Final = 1.0
-_BATCH: Final = 500
-# What is over for this producer and not for the event: it is sent again by the next one.
-_SEND_AGAIN: Final = frozenset(
-    getattr(KafkaError, name) for name in ("_PURGE_QUEUE", "_PURGE_INFLIGHT", "_FATAL", "_STATE")
-)
-
 # After a fork: librdkafka has no threads here, and ending such a producer would wait for them.
 _PARENTS: Final[list[Any]] = []
 
@@ -73,15 +64,20 @@ class Publisher:
         self._outbox = Outbox(
             self._metrics, buffer_bytes=self._buffer_bytes, monotonic=self._monotonic
         )
-        self._producer: Producer | None = None
-        self._thread: threading.Thread | None = None
         self._closing = False
-        self._refusal = ""
         self._heartbeats = self._make_heartbeats() if self._make_heartbeats is not None else None
+        self._sender = Sender(
+            self._outbox,
+            self._ids,
+            self._make_producer,
+            self._heartbeats,
+            each_round=self._take_nested,
+            monotonic=self._monotonic,
+        )
 
     def after_fork(self) -> None:
         """In the child: nothing of the parent's is sent twice, and the child begins afresh."""
-        _PARENTS.append(self._producer)
+        _PARENTS.append(self._sender.producer)
         self._outbox.abandon()
         self._begin()
 
@@ -92,33 +88,36 @@ class Publisher:
         """How far each topic is."""
         return self._outbox.progress
 
-    def accept(
-        self, family: str, make: Callable[[int], tuple[bytes, bytes]], delivery: DeliveryClass
-    ) -> Item | None:
-        """Take an event; None if it was dropped. ``make`` gives key and body of a sequence number; the
-        number is used up only if the event is taken.
+    def accept(self, family: str, make: Make, delivery: DeliveryClass) -> Item | None:
+        """Take an event; None if it was dropped. ``make`` judges it and gives key and body of a sequence
+        number, which is used up only if the event is taken; it may be called twice.
+
+        An event of a signal handler or a finalizer that interrupts this very thread within the lock is
+        judged, and taken when what it interrupts is done; it has no sequence until then.
 
         Raises:
-            NotAccepted: The spool is full, or this is closed.
+            NotAccepted: There is no room, or this is closed.
         """
         outbox = self._outbox
+        item = Item(family, delivery, self._monotonic())
+        if delivery is DeliveryClass.FAIL_CLOSED:
+            item.settled = threading.Event()
+        if outbox.within:
+            if self._closing:
+                raise NotAccepted("the audit client is closed")
+            make(LONGEST_SEQUENCE)
+            outbox.nested.append((item, make))
+            return item
         with outbox.lock:
             if self._closing:
                 raise NotAccepted("the audit client is closed")
             self._start()
-            if outbox.full and delivery is DeliveryClass.BEST_EFFORT:
-                outbox.drop(family, None, "buffer_full")
-                return None
-            if outbox.full and delivery is DeliveryClass.FAIL_CLOSED:
-                raise NotAccepted(f"{self._buffer_bytes} bytes wait for the broker (buffer_bytes)")
-            sequence = outbox.progress.sequence(family)
-            key, body = make(sequence)
-            item = Item(family, key, body, delivery, sequence, self._monotonic())
-            if delivery is DeliveryClass.FAIL_CLOSED:
-                item.settled = threading.Event()
-            outbox.add(item)
-            outbox.progress.accept(family)
+            taken = self._take(item, make)
+            if outbox.nested:
+                self._take_nested()
             outbox.changed.notify()
+        if not taken:
+            return None
         outbox.tell("accepted", family)
         return item
 
@@ -129,8 +128,11 @@ class Publisher:
             NotDelivered: Not in time, or the broker refused it.
         """
         assert item.settled is not None
-        if not item.settled.wait(timeout_s):
-            why = self._refusal or f"no acknowledgement within {timeout_s:g} s"
+        within = self._outbox.within  # nothing is settled before this thread goes on
+        if not item.settled.wait(0 if within else timeout_s):
+            why = self._sender.refusal or f"no acknowledgement within {timeout_s:g} s"
+            if within:
+                why = "it came within another call of its thread and is not waited for"
             raise NotDelivered(event_id, why)
         if item.failure:
             raise NotDelivered(event_id, item.failure)
@@ -151,118 +153,60 @@ class Publisher:
     def close(self, timeout_s: float) -> int:
         """Flush, then take nothing more. What is left: spooled events are sent by the next process, the
         others are dropped and counted. How many the broker has not.
+
+        It returns within ``timeout_s`` and ``sender.ENDING_S`` more, also while the registry does not answer.
         """
         deadline = self._monotonic() + timeout_s
-        left = self.flush(timeout_s) if self._thread is not None else 0
-        if self._thread is not None and self._heartbeats is not None and not self._closing:
+        with self._outbox.lock:
+            if self._outbox.nested:  # perhaps nobody has started yet
+                self._start()
+                self._take_nested()
+        started = self._sender.started
+        left = self.flush(timeout_s) if started else 0
+        if started and self._heartbeats is not None and not self._closing:
             self._heartbeats.last(self._outbox.topics())
             left = self.flush(max(deadline - self._monotonic(), 0))
-        with self._outbox.changed:
-            self._closing = True
-            self._outbox.changed.notify()
-            thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(max(timeout_s, 1.0))
+        self._closing = True
+        self._sender.end(deadline)
         lost = self._outbox.end()
         if lost:
-            log.error("audit_events_lost", extra={"events": lost, "why": self._refusal})
+            log.error("audit_events_lost", extra={"events": lost, "why": self._sender.refusal})
         return left
 
+    # --- under the lock ---
+
+    def _take(self, item: Item, make: Make) -> bool:
+        """Number an event and add it; False: dropped. Judged before there must be room, so that an
+        invalid one is an error either way.
+        """
+        outbox = self._outbox
+        item.sequence = outbox.progress.sequence(item.family)
+        item.key, item.body = make(item.sequence)
+        if outbox.full and item.delivery is DeliveryClass.BEST_EFFORT:
+            outbox.drop(item.family, None, "buffer_full")
+            return False
+        if outbox.full and item.delivery is DeliveryClass.FAIL_CLOSED:
+            raise NotAccepted(f"{self._buffer_bytes} bytes wait for the broker (buffer_bytes)")
+        outbox.add(item)
+        outbox.progress.accept(item.family)
+        return True
+
+    def _take_nested(self) -> None:
+        """What came while something else was being done; its callers have gone on."""
+        outbox = self._outbox
+        while outbox.nested:
+            item, make = outbox.nested.popleft()
+            try:
+                if self._take(item, make):
+                    outbox.tell("accepted", item.family)
+            except AuditError as error:
+                log.error("audit_event_not_accepted", extra={"why": str(error)})  # noqa: TRY400
+                outbox.refuse(item, str(error), "not_accepted")
+
     def _start(self) -> None:
-        if self._thread is not None:
+        if self._sender.started:
             return
         if self._make_spool is not None:
             self._outbox.use(self._make_spool())
-        self._thread = threading.Thread(target=self._run, name="audit-sdk", daemon=True)
-        self._thread.start()
-
-    # --- the sending thread ---
-
-    def _run(self) -> None:
-        while True:
-            try:
-                return self._send_on()
-            except Exception:  # a bug of ours: events are kept, and it is tried again
-                log.exception("audit_sending_failed")
-                time.sleep(_RETRY_S)
-
-    def _send_on(self) -> None:
-        outbox, retry_at = self._outbox, 0.0
-        while True:
-            with outbox.changed:
-                if self._closing:  # whoever closes has waited before
-                    break
-                if outbox.idle:
-                    outbox.changed.wait(_IDLE_S)
-            if self._heartbeats is not None and outbox.progress.accepted:
-                self._heartbeats.look(self._monotonic(), outbox.topics)
-            if self._producer is not None:
-                self._producer.poll(_POLL_S if outbox.in_flight else 0)
-            if self._monotonic() < retry_at:
-                time.sleep(_POLL_S)
-                continue
-            try:
-                self._send()
-                self._refusal = ""
-            except (AuditError, KafkaException) as error:
-                self._say(error)
-                retry_at = self._monotonic() + _RETRY_S
-        self._end_producer()
-
-    def _send(self) -> None:
-        """Hand what is next to librdkafka: what is to be sent again first, then in order."""
-        if self._producer is None:
-            self._producer = self._make_producer()
-        for _ in range(_BATCH):
-            item = self._outbox.take()
-            if item is None:
-                return
-            try:
-                self._produce(self._producer, item, frame(self._ids.ask(item.family), item.body))
-            except BufferError:
-                self._outbox.put_back(item)
-                self._producer.poll(_POLL_S)
-                return
-            except AuditConfigurationError:
-                if item.family != SYSTEM:
-                    self._outbox.put_back(item)
-                    raise
-                # A registry of an older release: heartbeats keep no event waiting.
-                self._outbox.settle(item, "its schema is not registered", "not_registered")
-            except (RegistryUnavailable, KafkaException) as error:
-                self._outbox.put_back(item)
-                if isinstance(error, KafkaException):
-                    self._end_producer()
-                raise
-
-    def _produce(self, producer: Producer, item: Item, value: bytes) -> None:
-        order = item.order
-        self._outbox.hand_over(item)
-        producer.produce(
-            contract().families[item.family].topic,
-            value,
-            item.key,
-            on_delivery=lambda error, _message: self._reported(order, error),
-        )
-
-    def _reported(self, order: int, error: KafkaError | None) -> None:
-        """librdkafka says what became of an event; called within ``poll``."""
-        if error is None:
-            self._outbox.report(order, "", again=False)
-        else:
-            self._outbox.report(order, error.str(), again=error.code() in _SEND_AGAIN)
-
-    def _end_producer(self) -> None:
-        """It gives back what it holds."""
-        failed, self._producer = self._producer, None
-        if failed is not None:
-            failed.purge()
-            failed.poll(1.0)
-        self._outbox.call_back()
-
-    def _say(self, error: Exception) -> None:
-        """Once for each different trouble; the events wait."""
-        said = str(error)
-        if said != self._refusal:
-            log.warning("audit_delivery_waits", extra={"why": said})
-        self._refusal = said
+        self._sender.start()
+        process.started()

@@ -35,6 +35,7 @@ class SchemaIds:
         ca_file: Path | None = None,
         timeout_s: float = 5.0,
     ) -> None:
+        """Raises ``AuditConfigurationError``: the address or ``ca_file`` does not fit."""
         if urlsplit(url).scheme not in ("http", "https"):
             raise AuditConfigurationError("registry_url must begin with http:// or https://")
         self._url = url.rstrip("/")
@@ -42,7 +43,7 @@ class SchemaIds:
         if username:
             secret = base64.b64encode(f"{username}:{password}".encode()).decode()
             self._headers["Authorization"] = f"Basic {secret}"
-        self._tls = ssl.create_default_context(cafile=ca_file) if url.startswith("https") else None
+        self._tls = _tls(ca_file) if url.startswith("https") else None
         self._timeout_s = timeout_s
         self._known: dict[str, int] = {}
 
@@ -86,3 +87,11 @@ class SchemaIds:
                 f"the registry refuses registry_username or registry_password ({error.code})"
             ) from None
         raise RegistryUnavailable(f"registry: status {error.code}") from None
+
+
+def _tls(ca_file: Path | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:  # ssl.SSLError is one: it holds no certificate
+        why = error.strerror or type(error).__name__
+        raise AuditConfigurationError(f"registry_ca_file {ca_file} cannot be read: {why}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from typing import Any, Final, Self
 from audit_sdk.contract import contract
 from audit_sdk.errors import AuditConfigurationError
 from audit_sdk.items import DeliveryClass
+from audit_sdk.progress import SYSTEM
 
 # What is grave enough to be kept over a crash is spooled where there is a spool.
 DEFAULT_CLASSES: Final[Mapping[str, DeliveryClass]] = MappingProxyType(
@@ -30,7 +32,10 @@ DEFAULT_CLASSES: Final[Mapping[str, DeliveryClass]] = MappingProxyType(
 class AuditSettings:
     """``kafka`` holds librdkafka's own settings (TLS, SASL). Without ``spool_dir`` the families that
     would be spooled are ``best_effort``. Heartbeats are of ``heartbeat_tenant``, else of ``tenant``;
-    with neither, or with ``heartbeat_s`` 0, there are none.
+    with neither, or with ``heartbeat_s`` 0, there are none. Paths may be text.
+
+    Raises:
+        AuditConfigurationError: A setting does not fit; the message names it.
     """
 
     service: str
@@ -57,9 +62,17 @@ class AuditSettings:
     def __post_init__(self) -> None:
         if not self.service:
             raise AuditConfigurationError("service is empty: name the service (AUDIT_SERVICE)")
-        unknown = set(self.delivery) - set(contract().families)
+        for name in ("spool_dir", "registry_ca_file"):
+            object.__setattr__(self, name, _path(name, getattr(self, name)))
+        for name in ("spool_max_bytes", "buffer_bytes", "request_timeout_s"):
+            _require_number(name, getattr(self, name), may_be_0=False)
+        for name in ("fail_closed_timeout_s", "close_timeout_s", "heartbeat_s"):
+            _require_number(name, getattr(self, name), may_be_0=True)
+        unknown = set(self.delivery) - (contract().families.keys() - {SYSTEM})
         if unknown:
-            raise AuditConfigurationError(f"delivery names no family: {', '.join(sorted(unknown))}")
+            raise AuditConfigurationError(
+                f"delivery names no family of a service: {', '.join(sorted(unknown))}"
+            )
 
     @classmethod
     def from_environment(cls, **given: Any) -> Self:
@@ -102,6 +115,21 @@ class AuditSettings:
     def named(self, **changes: Any) -> Self:
         """The same with other values."""
         return replace(self, **changes)
+
+
+def _path(name: str, given: object) -> Path | None:
+    if given is None or isinstance(given, Path):
+        return given
+    if not isinstance(given, str | os.PathLike) or not os.fspath(given):
+        raise AuditConfigurationError(f"{name} must be a path")
+    return Path(given)
+
+
+def _require_number(name: str, given: object, *, may_be_0: bool) -> None:
+    if not isinstance(given, int | float) or not math.isfinite(given):
+        raise AuditConfigurationError(f"{name} must be a number")
+    if given < 0 or (given == 0 and not may_be_0):
+        raise AuditConfigurationError(f"{name} must be {'0 or ' if may_be_0 else ''}more than 0")
 
 
 def producer_settings(settings: Mapping[str, Any], *, queue_bytes: int) -> dict[str, Any]:

@@ -1,255 +1,230 @@
 """The spool: events in append-only files until the broker has them, over crashes and outages.
 
-A folder per process, in it segments of records: length and CRC-32 of the rest (4 bytes each, big
-endian), then family, key and Avro body with their lengths before them. One ``write`` per record: what
-was appended survives the process; a record that a crash cut is the last one and is not read. A
-process holds a lock on its folder; a folder whose lock is free is of a process that is gone, and the
-next one sends what is in it.
+A folder per process (``folders``), in it segments of records (``segments``). One ``write`` per record:
+what was appended survives the process. What a process that is gone has left, the next one sends.
 """
 
 from __future__ import annotations
 
-import fcntl
+import itertools
 import os
-import time
-import zlib
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from struct import Struct
-from typing import Final
 
-from audit_sdk.errors import AuditConfigurationError, NotAccepted
-
-_HEAD: Final = Struct(">II")
-_LENGTHS: Final = Struct(">BH")
-_IN_USE_S: Final = 1.0
-SEGMENT_BYTES: Final = 4 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Spooled:
-    """One record, and where it stands."""
-
-    family: str
-    key: bytes
-    body: bytes
-    segment: Segment
-    start: int
-    end: int
-
-
-@dataclass(slots=True, eq=False)
-class Segment:
-    """One file: how many of its records are appended and how many the broker has."""
-
-    path: Path
-    size: int = 0
-    records: int = 0
-    delivered: int = 0
-    sealed: bool = False
-    recovered: bool = False  # of a process that is gone
-
-    @property
-    def done(self) -> bool:
-        return self.sealed and self.delivered == self.records
+from audit_sdk import folders
+from audit_sdk.errors import AuditError, NotAccepted
+from audit_sdk.segments import (
+    RECOVERED,
+    SEGMENT_BYTES,
+    Segment,
+    Spooled,
+    is_damaged,
+    judge,
+    left_in,
+    packed,
+    records,
+    set_aside,
+)
 
 
 class Spool:
-    """One process's folder. Not thread-safe: the caller holds a lock."""
+    """One process's folder. Not thread-safe: the caller holds a lock, but for ``recover``."""
 
     def __init__(self, folder: Path, name: str, *, max_bytes: int) -> None:
+        """Raises ``AuditConfigurationError``: the folder cannot be written."""
         self._parent = folder
         self._folder = folder / name
         self._max_bytes = max_bytes
         self._held_bytes = 0
-        self._number = 0
-        self.damaged: list[Path] = []
-        self._lock: int | None = self._own_folder()
+        self._recovered_bytes = 0  # apart: while ``recover`` counts them nobody else does
+        self._numbers = itertools.count(1)
+        self._left: list[tuple[Path, int]] = []  # folders that are being recovered, and their locks
+        self.damaged: list[Path] = []  # copies of damaged segments, for a person
+        self.skipped: list[str] = []  # why something was left for the next process
         self._file = -1
-        self._segment = self._next_segment()
+        self._lock: int | None = folders.make(self._folder)
+        try:
+            self._segment = self._next_segment()
+        except OSError as error:
+            folders.leave(self._folder, self._lock)
+            raise folders.cannot_be_written(self._folder, error) from None
 
     def append(self, family: str, key: bytes, body: bytes) -> Spooled:
         """Add a record; it survives this process on return.
 
         Raises:
-            NotAccepted: The spool is full, or the disk is.
+            NotAccepted: The spool is full, or the disk is; nothing of the record is left then.
         """
-        rest = _LENGTHS.pack(len(family), len(key)) + family.encode() + key + body
-        record = _HEAD.pack(len(rest), zlib.crc32(rest)) + rest
-        if self._held_bytes + len(record) > self._max_bytes:
+        record = packed(family, key, body)
+        if self._held_bytes + self._recovered_bytes + len(record) > self._max_bytes:
             raise NotAccepted(f"the spool holds {self._max_bytes} bytes (spool_max_bytes)")
-        if self._segment.size >= SEGMENT_BYTES:
-            self._segment.sealed = True
-            self._segment = self._next_segment()
-        segment = self._segment
         try:
+            if self._segment.sealed or self._segment.size >= SEGMENT_BYTES:
+                self._begin_another()
             written = os.write(self._file, record)
-            if written < len(record):  # the disk is full: the cut record must not stay
-                os.ftruncate(self._file, segment.size)
-                raise NotAccepted("the spool's disk is full")
         except OSError as error:
-            os.ftruncate(self._file, segment.size)
+            self._cut()
             raise NotAccepted(f"the spool cannot be written: {error.strerror}") from None
+        if written < len(record):
+            self._cut()
+            raise NotAccepted("the spool's disk is full")
+        segment = self._segment
         segment.size += len(record)
         segment.records += 1
         self._held_bytes += len(record)
         return Spooled(family, key, body, segment, segment.size - len(record), segment.size)
 
     def delivered(self, spooled: Spooled) -> None:
-        """The broker has a record; a segment of which it has all is removed."""
+        """The broker has a record; a segment of which it has all is removed, the last one emptied."""
         segment = spooled.segment
         segment.delivered += 1
-        if segment is self._segment and segment.delivered == segment.records:
-            segment.sealed = True
-            self._segment = self._next_segment()
-        if segment.done:
-            self._held_bytes -= segment.size
-            segment.path.unlink(missing_ok=True)
+        if segment.delivered < segment.records:
+            return
+        if segment is self._segment:
+            self._empty()
+        elif segment.done:
+            self._remove(segment)
 
     def read(self, segment: Segment, start: int, *, max_bytes: int) -> list[Spooled]:
-        """Records of a segment of this process from an offset on, about ``max_bytes`` of them."""
+        """Records of a segment of this process from an offset on, about ``max_bytes`` of them.
+
+        Raises:
+            AuditError: It cannot be read now.
+        """
         found, size = [], 0
-        for record in _records(segment, start):
-            found.append(record)
-            size += len(record.body)
-            if size >= max_bytes:
-                break
+        try:
+            for record in records(segment, start):
+                found.append(record)
+                size += len(record.body)
+                if size >= max_bytes:
+                    break
+        except OSError as error:
+            raise AuditError(f"the spool cannot be read: {error.strerror}") from None
         return found
 
     def recover(self) -> list[Segment]:
-        """Take over the segments that processes which are gone have left, oldest first."""
+        """Take over the segments that processes which are gone have left, oldest first. It reads all of
+        them, and may run beside the other methods.
+
+        What cannot be taken over stays for the next process (``skipped``). They move into this folder
+        newest first, under numbers in the order of their age: should this end half way, then what is
+        left is older, as the names of the folders say.
+        """
+        self._find_left()
+        paths = [path for folder, _lock in self._left for path in left_in(folder)]
+        numbered = [(path, next(self._numbers)) for path in paths]
         found: list[Segment] = []
-        for folder in sorted(self._parent.iterdir(), key=lambda one: one.name):
-            if folder == self._folder or not folder.is_dir():
+        for path, number in reversed(numbered):
+            if self._lock is None:
+                break  # closed meanwhile
+            try:
+                segment = self._take_over(path, number)
+            except OSError as error:
+                self.skipped.append(f"{path}: {error.strerror}")
                 continue
-            lock = _locked(folder)
-            if lock is None:
-                continue  # its process lives
-            found += filter(None, map(self._take_over, sorted(folder.glob("*.seg"))))
-            _leave(folder, lock)
-        return found
+            if segment.records:
+                found.append(segment)
+        while self._left:
+            folders.leave(*self._left.pop())
+        return found[::-1]
 
     def close(self) -> None:
         """Give the folder up; it goes if it is empty, else the next process finds it."""
+        if self._lock is None:
+            return
         os.close(self._file)
+        self._file = -1
         if not self._segment.size:
             self._segment.path.unlink(missing_ok=True)
-        if self._lock is not None:
-            _leave(self._folder, self._lock)
-            self._lock = None
+        lock, self._lock = self._lock, None
+        folders.leave(self._folder, lock)
 
     def abandon(self) -> None:
-        """After a fork, in the child: the folder is the parent's."""
+        """After a fork, in the child: the folders are the parent's."""
         os.close(self._file)
-        if self._lock is not None:
-            os.close(self._lock)
-
-    def _own_folder(self) -> int:
-        """Make the folder and hold its lock. A process that recovers may take it for one that is left
-        behind, between the two, and remove it: then it is made again.
-        """
-        until = time.monotonic() + _IN_USE_S
-        while True:
-            try:
-                self._folder.mkdir(parents=True, mode=0o700, exist_ok=True)
-                lock = _locked(self._folder)
-            except OSError as error:
-                raise AuditConfigurationError(
-                    f"spool_dir {self._parent} cannot be written: {error.strerror}"
-                ) from None
+        for lock in (self._lock, *(lock for _folder, lock in self._left)):
             if lock is not None:
-                return lock
-            if time.monotonic() > until:
-                raise AuditConfigurationError(f"spool folder {self._folder} is in use")
-            time.sleep(0.01)
+                os.close(lock)
 
-    def _take_over(self, path: Path) -> Segment | None:
-        """Move a segment into this folder, so that its records are this process's to deliver. One
-        that is damaged is kept beside the folders as well: a person may look at it.
-        """
-        self._number += 1
-        mine = Segment(
-            self._folder / f"{self._number:08}-recovered.seg", sealed=True, recovered=True
-        )
-        path.rename(mine.path)
-        mine.size = mine.path.stat().st_size
-        whole = 0
-        for record in _records(mine, 0):
-            mine.records, whole = mine.records + 1, record.end
-        if whole < mine.size and not _is_cut(mine.path, whole):
-            kept = self._parent / f"{self._folder.name}-{mine.path.stem}.damaged"
-            kept.write_bytes(mine.path.read_bytes())
-            self.damaged.append(kept)
-        if not mine.records:
-            mine.path.unlink()
-            return None
-        self._held_bytes += mine.size
-        return mine
+    # --- this process's segments ---
+
+    def _begin_another(self) -> None:
+        full = self._segment
+        self._segment = self._next_segment()
+        full.sealed = True
+        if full.done:
+            self._remove(full)
 
     def _next_segment(self) -> Segment:
-        if self._file >= 0:
-            os.close(self._file)
-        self._number += 1
-        path = self._folder / f"{self._number:08}.seg"
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_EXCL, 0o600)
+        """The one before stays as it is if there cannot be another (``OSError``)."""
+        path = self._folder / f"{next(self._numbers):08}.seg"
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_EXCL, 0o600)
+        before, self._file = self._file, file
+        if before >= 0:
+            os.close(before)
         return Segment(path)
 
+    def _cut(self) -> None:
+        """Nothing may stay of a record that could not be written whole; if that fails too, nothing may
+        come behind it.
+        """
+        try:
+            os.ftruncate(self._file, self._segment.size)
+        except OSError:
+            self._segment.sealed = True
 
-def _records(segment: Segment, start: int) -> Iterator[Spooled]:
-    """Whole and undamaged records from an offset on; the first that is not ends it."""
-    with segment.path.open("rb") as file:
-        file.seek(start)
-        at = start
-        while len(head := file.read(_HEAD.size)) == _HEAD.size:
-            size, crc = _HEAD.unpack(head)
-            rest = file.read(size)
-            if len(rest) < size or zlib.crc32(rest) != crc or size < _LENGTHS.size:
-                return
-            begin, at = at, at + _HEAD.size + size
-            of_family, of_key = _LENGTHS.unpack_from(rest)
-            key_at = _LENGTHS.size + of_family
-            yield Spooled(
-                rest[_LENGTHS.size : key_at].decode(),
-                rest[key_at : key_at + of_key],
-                rest[key_at + of_key :],
-                segment,
-                begin,
-                at,
-            )
+    def _empty(self) -> None:
+        with suppress(OSError):  # sent again after a crash, which doubles nothing
+            os.ftruncate(self._file, 0)
+            one = self._segment
+            self._held_bytes -= one.size
+            one.size = one.records = one.delivered = 0
+            one.sealed = False
 
+    def _remove(self, segment: Segment) -> None:
+        if segment.recovered:
+            self._recovered_bytes -= segment.size
+        else:
+            self._held_bytes -= segment.size
+        with suppress(OSError):  # sent again by the next process, which doubles nothing
+            segment.path.unlink(missing_ok=True)
 
-def _is_cut(path: Path, at: int) -> bool:
-    """Whether what follows a segment's last whole record is one that a crash cut."""
-    with path.open("rb") as file:
-        file.seek(at)
-        head = file.read(_HEAD.size)
-        return len(head) < _HEAD.size or len(file.read()) < _HEAD.unpack(head)[0]
+    # --- what others have left ---
 
+    def _find_left(self) -> None:
+        try:
+            for folder in sorted(self._parent.iterdir(), key=lambda one: one.name):
+                if folder != self._folder and folder.is_dir():
+                    self._hold(folder)
+        except OSError as error:
+            self.skipped.append(f"{self._parent}: {error.strerror}")
 
-def _locked(folder: Path) -> int | None:
-    """A descriptor that holds the folder's lock until it is closed; None: another process has it, or
-    has removed the folder.
-    """
-    file = folder / "lock"
-    try:
-        lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(lock), file.stat()):
-            return lock
-    except OSError:
-        pass  # held, or gone between the two
-    os.close(lock)
-    return None
+    def _hold(self, folder: Path) -> None:
+        try:
+            lock = folders.hold(folder)
+        except OSError as error:
+            self.skipped.append(f"{folder}: {error.strerror}")
+            return
+        if lock is None:
+            return  # its process lives
+        if left_in(folder):
+            self._left.append((folder, lock))
+        else:
+            folders.leave(folder, lock)  # at once: it may be of a process that is just starting
 
-
-def _leave(folder: Path, lock: int) -> None:
-    """Give a folder's lock up; what is empty goes."""
-    (folder / "lock").unlink(missing_ok=True)
-    os.close(lock)
-    with suppress(OSError):  # not empty, or another process is quicker
-        folder.rmdir()
+    def _take_over(self, path: Path, number: int) -> Segment:
+        """Move a segment into this folder, so that its records are this process's to deliver. One that is
+        damaged is kept beside the folders as well, under a name that stays: a person may look at it.
+        """
+        segment = judge(path)
+        if is_damaged(segment):
+            copy = self._parent / f"{path.parent.name}-{path.name}.damaged"
+            set_aside(segment, copy)
+            self.damaged.append(copy)
+        if not segment.records:
+            path.unlink()
+            return segment
+        segment.path = self._folder / f"{number:08}{RECOVERED}"
+        path.rename(segment.path)
+        self._recovered_bytes += segment.size
+        return segment

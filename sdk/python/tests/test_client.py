@@ -134,7 +134,11 @@ def test_a_context_is_seen_by_what_runs_in_it_and_by_nothing_else(audit: Recorde
     assert (outer["source"]["ip"], outer["session"]) == ("192.0.2.9", None)
 
 
-def serve(audit: Recorded, headers: dict[str, str], client: tuple[str, int] | None) -> None:
+def serve(
+    audit: Recorded,
+    headers: dict[str, str] | list[tuple[str, str]],
+    client: tuple[str, int] | None,
+) -> None:
     """A request through the middleware, whose handler is authenticated inside, in another thread."""
 
     async def app(_scope: Any, _receive: Any, _send: Any) -> None:
@@ -144,10 +148,11 @@ def serve(audit: Recorded, headers: dict[str, str], client: tuple[str, int] | No
     async def nothing(*_: Any) -> Any:
         raise AssertionError
 
+    lines = headers.items() if isinstance(headers, dict) else headers
     scope = {
         "type": "http",
         "client": client,
-        "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers.items()],
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in lines],
     }
     middleware = AuditMiddleware(app, trusted_proxies=["10.0.0.0/8", "fd00::/8"])
     asyncio.run(middleware(scope, nothing, nothing))
@@ -177,6 +182,11 @@ def test_the_middleware_carries_the_requests_facts(audit: Recorded) -> None:
         ("10.0.0.1", "6.6.6.6, rubbish, 10.0.0.2", "10.0.0.2"),
         ("10.0.0.1", "", "10.0.0.1"),
         ("fd00::1", "2001:db8::1", "2001:db8::1"),
+        ("::ffff:10.0.0.2", "203.0.113.1", "203.0.113.1"),  # IPv4, on a socket of both kinds
+        ("::ffff:192.0.2.7", "203.0.113.1", "192.0.2.7"),
+        ("10.0.0.1", "::ffff:203.0.113.1, ::ffff:10.0.0.3", "203.0.113.1"),
+        ("fe80::1%eth0", "", "fe80::1"),
+        ("fd00::1%eth0", "2001:db8::2%7", "2001:db8::2"),
     ],
 )
 def test_a_forwarded_address_counts_only_from_a_trusted_proxy(
@@ -186,6 +196,14 @@ def test_a_forwarded_address_counts_only_from_a_trusted_proxy(
 
     (event,) = audit.events()
     assert event["source"]["ip"] == expected
+
+
+def test_forwarded_addresses_of_several_lines_are_one_list(audit: Recorded) -> None:
+    lines = [("X-Forwarded-For", "6.6.6.6, 203.0.113.1"), ("x-forwarded-for", "10.0.0.2")]
+    serve(audit, lines, ("10.0.0.1", 1))
+
+    (event,) = audit.events()
+    assert event["source"]["ip"] == "203.0.113.1"
 
 
 @pytest.mark.parametrize(
@@ -248,6 +266,21 @@ def test_settings_that_do_not_fit_are_named() -> None:
         ({"delivery": {"login": "spool"}}, "no family"),
         ({"delivery": {"authentication": "sometimes"}}, "best_effort"),
         ({"delivery": {"authentication": "spool"}}, "spool_dir"),
+        ({"delivery": {"system": "best_effort"}}, "system"),
+        ({"spool_dir": ""}, "spool_dir"),
+        ({"spool_dir": 7}, "spool_dir"),
+        ({"spool_max_bytes": -1}, "spool_max_bytes"),
+        ({"buffer_bytes": 0}, "buffer_bytes"),
+        ({"fail_closed_timeout_s": -1.0}, "fail_closed_timeout_s"),
+        ({"close_timeout_s": float("nan")}, "close_timeout_s"),
+        ({"request_timeout_s": 0}, "request_timeout_s"),
+        ({"heartbeat_s": -60}, "heartbeat_s"),
+        ({"heartbeat_s": "60"}, "heartbeat_s"),
+        (
+            {"registry_url": "https://x", "registry_ca_file": "/no/such"},
+            "registry_ca_file /no/such",
+        ),
+        ({"registry_url": "https://x", "registry_ca_file": __file__}, "registry_ca_file"),
     ):
         with pytest.raises(AuditConfigurationError, match=said):
             Audit(settings=AuditSettings(**{**given, **options}))
@@ -258,6 +291,12 @@ def test_without_a_spool_nothing_is_promised_beyond_the_process(tmp_path: Any) -
 
     assert given.class_of("authentication") is DeliveryClass.BEST_EFFORT
     assert given.named(spool_dir=tmp_path).class_of("authentication") is DeliveryClass.SPOOL
+
+
+def test_a_folder_may_be_given_as_text(tmp_path: Any) -> None:
+    with Recorded(spool_dir=str(tmp_path)) as audit:
+        audit.login(actor=ACTOR)
+        assert len(audit.events()) == 1
 
 
 def test_passwords_are_not_shown() -> None:
@@ -332,3 +371,25 @@ def test_an_event_that_send_would_refuse_is_checked_and_nothing_is_sent(audit: R
     with pytest.raises(InvalidEvent):
         audit.send("data-access", fields)
     assert audit.events() == []
+
+
+def test_an_event_that_is_checked_fits_whatever_its_sequence(audit: Recorded) -> None:
+    full = {"tenant": "acme", "type": "x" * 500, "id": "x" * 500, "name": "x" * 500}
+
+    def event(chars: int) -> dict[str, Any]:
+        resources = [full] * 42 + [{**full, "name": "x" * chars}, {**RECORD, "id": "x" * chars}]
+        return {
+            "action": "record.read",
+            "operation": "read",
+            "actor": ACTOR,
+            "resources": resources,
+        }
+
+    audit.data_access(**event(100))
+    (_topic, _key, value), *_ = (audit.flush(5.0), audit.producer.records)[1]
+    most = 100 + (contract().limits.event_bytes - len(value) + 5) // 2  # with sequence 0
+
+    audit.data_access(**event(most))
+    (problem,) = audit.check("data-access", event(most))
+    assert problem.rule == "event_bytes"
+    assert audit.check("data-access", event(most - 5)) == []

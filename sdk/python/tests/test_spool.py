@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from audit_sdk import spool as module
 from audit_sdk.errors import AuditConfigurationError, NotAccepted
-from audit_sdk.spool import Segment, Spool
+from audit_sdk.segments import Segment
+from audit_sdk.spool import Spool
 
 MAX = 1 << 20
 
@@ -88,7 +91,134 @@ def test_damage_in_the_middle_is_kept_for_a_person(tmp_path: Path, at: int) -> N
     assert found == expected(4)
     if at >= 4 or at == 3:  # a length that grew beyond the file looks like a cut
         (kept,) = mine.damaged
+        assert kept == tmp_path / "1-00000001.seg.damaged"
         assert kept.read_bytes() == bytes(content)
+        assert kept.stat().st_mode & 0o077 == 0
+
+
+def test_a_damaged_segment_is_kept_once_however_many_processes_find_it(tmp_path: Path) -> None:
+    crash(filled(tmp_path, "1", 10))
+    (path,) = (tmp_path / "1").glob("*.seg")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 0x01
+    path.write_bytes(content)
+    for number in range(2, 6):
+        mine = Spool(tmp_path, f"{number}", max_bytes=MAX)
+        assert bodies(mine, mine.recover()) == expected(9)
+        crash(mine)
+
+    assert len(list(tmp_path.glob("*.damaged"))) == 1
+
+
+def test_what_is_older_goes_first_over_any_number_of_crashes(tmp_path: Path) -> None:
+    for number in range(1, 5):
+        mine = Spool(tmp_path, f"{number}", max_bytes=MAX)
+        mine.append("data-access", b"k", f"{number} before".encode())
+        assert bodies(mine, mine.recover()) == said(number)
+        mine.append("data-access", b"k", f"{number} after".encode())
+        crash(mine)
+
+
+def test_what_is_older_goes_first_after_a_crash_in_the_middle_of_recovery(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SEGMENT_BYTES", 1)
+    for number in (1, 2, 3):
+        mine = Spool(tmp_path, f"{number}", max_bytes=MAX)
+        mine.append("data-access", b"k", f"{number} before".encode())
+        if number == 2:  # killed when it has moved one of the two
+            with monkeypatch.context() as patched:
+                patched.setattr(Path, "rename", once_then_gone(Path.rename))
+                mine.recover()
+        elif number == 3:
+            assert bodies(mine, mine.recover()) == said(3)
+        mine.append("data-access", b"k", f"{number} after".encode())
+        crash(mine)
+
+
+def said(before: int) -> list[bytes]:
+    return [f"{n} {when}".encode() for n in range(1, before) for when in ("before", "after")]
+
+
+def once_then_gone(really: Any) -> Any:
+    moved: list[Path] = []
+
+    def rename(path: Path, to: Path) -> None:
+        if moved:
+            raise OSError(errno.EIO, "gone")
+        moved.append(path)
+        really(path, to)
+
+    return rename
+
+
+def test_a_segment_that_cannot_be_begun_refuses_the_event_and_harms_no_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SEGMENT_BYTES", 1_000)
+    mine = filled(tmp_path, "1", 7)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", fails)
+        with pytest.raises(NotAccepted, match="many"):
+            mine.append("data-access", b"k", b"refused")
+    other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)
+    mine.append("data-access", b"k", b"taken")
+
+    assert os.fstat(other).st_size == 0
+    os.close(other)
+    crash(mine)
+    after = Spool(tmp_path, "2", max_bytes=MAX)
+    assert bodies(after, after.recover()) == [*expected(7), b"taken"]
+
+
+def test_what_was_delivered_counts_so_though_the_disk_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = Spool(tmp_path, "1", max_bytes=MAX)
+    first = mine.append("data-access", b"k", b"first")
+    with monkeypatch.context() as patched:
+        for name in ("open", "ftruncate", "unlink"):
+            patched.setattr(os, name, fails)
+        mine.delivered(first)
+    second = mine.append("data-access", b"k", b"second")
+    assert bodies(mine, [second.segment]) == [b"first", b"second"]
+    mine.delivered(second)
+
+    mine.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_record_of_which_a_part_cannot_be_taken_back_has_nothing_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = filled(tmp_path, "1", 1)
+    really = os.write
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", lambda file, record: really(file, record[:9]))
+        patched.setattr(os, "ftruncate", fails)
+        with pytest.raises(NotAccepted):
+            mine.append("data-access", b"k", b"refused")
+    mine.append("data-access", b"k", b"taken")
+    crash(mine)
+
+    after = Spool(tmp_path, "2", max_bytes=MAX)
+    assert bodies(after, after.recover()) == [*expected(1), b"taken"]
+
+
+def test_a_first_segment_that_cannot_be_begun_is_a_setting_to_mend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = os.open
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", lambda *of: fails() if of[0].suffix == ".seg" else really(*of))
+        with pytest.raises(AuditConfigurationError, match="spool_dir"):
+            Spool(tmp_path, "1", max_bytes=MAX)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def fails(*_given: object) -> Any:
+    raise OSError(errno.EMFILE, "too many open files")
 
 
 def test_segments_are_cut_and_removed_one_by_one(
