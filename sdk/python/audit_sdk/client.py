@@ -24,6 +24,7 @@ from audit_sdk.fields import (
 )
 from audit_sdk.identity import LONGEST_SEQUENCE, Identity, now_us
 from audit_sdk.items import DeliveryClass, Item, Metrics
+from audit_sdk.logs import log_event
 from audit_sdk.progress import SYSTEM, Dropped, Heartbeats
 from audit_sdk.publisher import Publisher
 from audit_sdk.receipt import Receipt
@@ -31,8 +32,6 @@ from audit_sdk.registry import SchemaIds
 from audit_sdk.settings import AuditSettings, producer_settings
 from audit_sdk.spool import Spool
 from audit_sdk.wire import raw_key
-
-log = logging.getLogger("audit_sdk")
 
 _FAMILIES: Final = tuple(name for name in contract().families if name != SYSTEM)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -234,7 +233,7 @@ class Audit:
             try:
                 self._publish(SYSTEM, {**fields, "tenant": actor["tenant"], "actor": actor})
             except AuditError as error:  # an event is worth more than what tells of it
-                log.warning("audit_heartbeat_not_sent", extra={"why": str(error)})
+                log_event(logging.WARNING, "audit_heartbeat_not_sent", why=str(error))
 
         return Heartbeats(self._settings.heartbeat_s, send)
 

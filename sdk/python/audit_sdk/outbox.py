@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from audit_sdk.errors import NotAccepted
 from audit_sdk.items import DeliveryClass, Item, Metrics, from_spool
+from audit_sdk.logs import log_event
 from audit_sdk.progress import Progress
 from audit_sdk.segments import Segment
 from audit_sdk.spool import Spool
@@ -144,11 +145,11 @@ class Outbox:
                 self._backlog.extendleft((segment, 0) for segment in reversed(found))
                 self._recovering = False
         if found:
-            log.info("audit_spool_found", extra={"events": sum(one.records for one in found)})
+            log_event(logging.INFO, "audit_spool_found", events=sum(one.records for one in found))
         for path in spool.damaged:
-            log.error("audit_spool_damaged", extra={"kept": str(path)})
+            log_event(logging.ERROR, "audit_spool_damaged", kept=str(path))
         for why in spool.skipped:
-            log.error("audit_spool_skipped", extra={"why": why})
+            log_event(logging.ERROR, "audit_spool_skipped", why=why)
 
     def take(self) -> Item | None:
         """The next event: one that is to be sent again first, then from memory, then from disk."""

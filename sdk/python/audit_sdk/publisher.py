@@ -24,13 +24,12 @@ from audit_sdk import process
 from audit_sdk.errors import AuditError, NotAccepted, NotDelivered
 from audit_sdk.identity import LONGEST_SEQUENCE
 from audit_sdk.items import DeliveryClass, Item, Metrics, Producer
+from audit_sdk.logs import log_event
 from audit_sdk.outbox import Make, Outbox
 from audit_sdk.progress import Heartbeats, Progress
 from audit_sdk.registry import SchemaIds
 from audit_sdk.sender import Sender
 from audit_sdk.spool import Spool
-
-log = logging.getLogger("audit_sdk")
 
 _POLL_S: Final = 0.005
 # After a fork: librdkafka has no threads here, and ending such a producer would wait for them.
@@ -170,7 +169,7 @@ class Publisher:
         self._sender.end(deadline)
         lost = self._outbox.end()
         if lost:
-            log.error("audit_events_lost", extra={"events": lost, "why": self._sender.refusal})
+            log_event(logging.ERROR, "audit_events_lost", events=lost, why=self._sender.refusal)
         return left
 
     # --- under the lock ---
@@ -200,7 +199,7 @@ class Publisher:
                 if self._take(item, make):
                     outbox.tell("accepted", item.family)
             except AuditError as error:
-                log.error("audit_event_not_accepted", extra={"why": str(error)})  # noqa: TRY400
+                log_event(logging.ERROR, "audit_event_not_accepted", why=str(error))
                 outbox.refuse(item, str(error), "not_accepted")
 
     def _start(self) -> None:

@@ -13,6 +13,7 @@ from confluent_kafka import KafkaError, KafkaException
 from audit_sdk.contract import contract
 from audit_sdk.errors import AuditConfigurationError, AuditError
 from audit_sdk.items import Item, Producer
+from audit_sdk.logs import log_event
 from audit_sdk.outbox import Outbox
 from audit_sdk.progress import SYSTEM, Heartbeats
 from audit_sdk.registry import RegistryUnavailable, SchemaIds
@@ -170,5 +171,5 @@ class Sender:
         """Once for each different trouble; the events wait."""
         said = str(error)
         if said != self.refusal:
-            log.warning("audit_delivery_waits", extra={"why": said})
+            log_event(logging.WARNING, "audit_delivery_waits", why=said)
         self.refusal = said
