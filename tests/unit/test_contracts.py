@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -173,6 +174,15 @@ def test_limits_are_said_once() -> None:
     assert defaults.changes_max == said["changes"]
     for file in (ROOT / "avro_schemas").rglob("*.avsc"):
         assert "at most" not in file.read_text(encoding="utf-8")
+    for name, limit, reads in (
+        ("go/delivery.go", "items", "limits.Items"),
+        ("go/middleware.go", "text_chars", "limits.TextChars"),
+        ("nodejs/src/express.js", "text_chars", "limits.text_chars"),
+        ("nodejs/src/tally.js", "items", "limits.items"),
+    ):
+        source = (ROOT / "sdk" / name).read_text(encoding="utf-8")
+        assert reads in source, name
+        assert not re.search(rf"\b{said[limit]}\b", source), name
 
 
 def test_the_sdk_writes_what_the_pipelines_own_writer_writes() -> None:
