@@ -168,7 +168,8 @@ func (s *spool) removeIfDone(one *segment) {
 }
 
 func (s *spool) nextSegment() error {
-	path := s.nextPath(".seg")
+	s.number++
+	path := s.path(s.number, ".seg")
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -180,9 +181,8 @@ func (s *spool) nextSegment() error {
 	return nil
 }
 
-func (s *spool) nextPath(ending string) string {
-	s.number++
-	return filepath.Join(s.folder, fmt.Sprintf("%08d%s", s.number, ending))
+func (s *spool) path(number int, ending string) string {
+	return filepath.Join(s.folder, fmt.Sprintf("%08d%s", number, ending))
 }
 
 // removeFolder removes a folder of the spool that holds no segment; one that holds any stays.

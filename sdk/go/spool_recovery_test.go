@@ -1,6 +1,7 @@
 package auditsdk
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -108,7 +109,7 @@ func TestADamagedSegmentIsKeptOnceHoweverManyProcessesFindIt(t *testing.T) {
 		crash(mine)
 	}
 	kept, _ := filepath.Glob(filepath.Join(folder, "*.damaged"))
-	if !slices.Equal(kept, []string{filepath.Join(folder, "1-00000001.damaged")}) {
+	if !slices.Equal(kept, []string{filepath.Join(folder, "1-00000001.seg.damaged")}) {
 		t.Fatal(kept)
 	}
 	if copied, err := os.ReadFile(kept[0]); err != nil || !slices.Equal(copied, before) {
@@ -131,4 +132,34 @@ func TestWhatWasRecoveredBeforeTheNextCrashGoesFirst(t *testing.T) {
 		hasTexts(t, all(t, mine, recovered(t, mine)), 3)
 		crash(mine)
 	}
+}
+
+func TestASegmentThatCannotBeReadHoldsNoOtherUpAndKeepsItsPlace(t *testing.T) {
+	folder := t.TempDir()
+	one, records := filled(t, folder, "1", 2)
+	if err := one.nextSegment(); err != nil {
+		t.Fatal(err)
+	}
+	for number := 2; number < 4; number++ {
+		if _, err := one.append(family, []byte("acme/u"), textOf(number)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	crash(one)
+	hidden, wanted := records[0].segment.path+".hidden", records[0].segment.path
+	if err := errors.Join(os.Rename(wanted, hidden), os.Mkdir(wanted, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+
+	second := opened(t, folder, "2", room)
+	found, err := second.recover()
+	if len(found) != 1 || found[0].records != 2 || err == nil {
+		t.Error(found, err)
+	}
+	crash(second)
+	if err := errors.Join(os.Remove(wanted), os.Rename(hidden, wanted)); err != nil {
+		t.Fatal(err)
+	}
+	third := opened(t, folder, "3", room)
+	hasTexts(t, all(t, third, recovered(t, third)), 4)
 }
