@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -55,7 +54,7 @@ def python(settings: Settings, folder: Path) -> list[str]:
     (install,) = lines("python", "pip ")
     program = next(block for block in blocks("python", "python") if "with Audit(" in block)
     (folder / "start.py").write_text(here(program, settings), encoding="utf-8")
-    pip = [sys.executable, "-m", *shlex.split(install), *OFFLINE, "--target", str(folder)]
+    pip = [sys.executable, "-m", *install.split(), *OFFLINE, "--target", str(folder)]
     subprocess.run(pip, cwd=ROOT, check=True, capture_output=True, timeout=120)
     return [sys.executable, "start.py"]  # its folder is before PYTHONPATH
 
@@ -73,34 +72,6 @@ def go(settings: Settings, folder: Path) -> list[str]:
     program = blocks("go", "go")[0]
     (folder / "main.go").write_text(here(program, settings), encoding="utf-8")
     return ["sh", "-e", "-c", commands.replace("../audit-trail/sdk/go", str(SDKS / "go"))]
-
-
-@pytest.mark.parametrize("sdk", ["python", "nodejs", "go"])
-def test_the_line_that_adds_the_tenant_runs_with_nothing_but_its_file_of_settings(
-    registered: dict[str, int], sdk: str, tmp_path: Path
-) -> None:
-    (line,) = lines(sdk, TENANT)
-    own = {name: value for name, value in os.environ.items() if name.startswith("AUDIT_")}
-    file = tmp_path / "audit.env"
-    text = "".join(f"{name}={value}\n" for name, value in own.items() if name != "AUDIT_ENV_FILE")
-    file.write_text(text, encoding="utf-8")
-
-    typed = line.replace(".stack/audit.env", str(file)).replace(
-        ".venv/bin/audit-trail", f"{sys.executable} -m pipeline.entrypoints.cli"
-    )
-    done = subprocess.run(
-        ["sh", "-c", typed],
-        cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if name not in own},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
-    assert str(file) in typed
-    assert sys.executable in typed
-    assert done.returncode == 0, done.stderr
 
 
 def needs(there: object, what: str) -> pytest.MarkDecorator:
@@ -138,6 +109,34 @@ def test_the_quick_start_is_in_the_index_and_in_the_status(
     assert done.returncode == 0, done.stderr
     wait_until_indexed(settings, done.stdout.strip())
     assert leaves() == before + 1
+
+
+@pytest.mark.parametrize("sdk", ["python", "nodejs", "go"])
+def test_the_line_that_adds_the_tenant_runs_with_nothing_but_its_file_of_settings(
+    registered: dict[str, int], sdk: str, tmp_path: Path
+) -> None:
+    (line,) = lines(sdk, TENANT)
+    own = {name: value for name, value in os.environ.items() if name.startswith("AUDIT_")}
+    file = tmp_path / "audit.env"
+    text = "".join(f"{name}={value}\n" for name, value in own.items() if name != "AUDIT_ENV_FILE")
+    file.write_text(text, encoding="utf-8")
+
+    typed = line.replace(".stack/audit.env", str(file)).replace(
+        ".venv/bin/audit-trail", f"{sys.executable} -m pipeline.entrypoints.cli"
+    )
+    done = subprocess.run(
+        ["sh", "-c", typed],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name not in own},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert str(file) in typed
+    assert sys.executable in typed
+    assert done.returncode == 0, done.stderr
 
 
 def leaves() -> int:
