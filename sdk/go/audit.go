@@ -2,6 +2,7 @@ package auditsdk
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -105,17 +106,31 @@ func (a *Audit) SecurityChange(ctx context.Context, event SecurityChange) (strin
 // or is nil, comes from the context, then from here: event_id, occurred_at (also a time.Time), tenant,
 // outcome (success) and producer.
 func (a *Audit) Emit(ctx context.Context, family string, fields Event) (string, error) {
-	to, known := a.publisher.streams[family]
-	if !known {
-		return "", unknownFamily(family)
+	to, event, err := a.emitted(ctx, family, fields)
+	if err != nil {
+		return "", err
 	}
-	event := merged(contextFields(ctx), fields)
-	a.complete(event)
-	event["producer"] = a.stamps[family]
 	id, _ := event["event_id"].(string)
 	one := drafts.Get().(*draft)
 	defer drafts.Put(one)
 	return a.publish(ctx, to, one, event, id)
+}
+
+// Check is what is wrong with an event as Emit would publish it here and now: an *InvalidEvent, or that
+// there is no such family; nil: it keeps its contract, with the longest sequence number as well. Nothing is
+// sent, and nothing is said of spool, memory or broker.
+func (a *Audit) Check(ctx context.Context, family string, fields Event) error {
+	to, event, err := a.emitted(ctx, family, fields)
+	if err != nil {
+		return err
+	}
+	one := drafts.Get().(*draft)
+	defer drafts.Put(one)
+	if err := one.encode(to.family, event); err != nil {
+		return err
+	}
+	_, _, err = one.finish(math.MaxInt64)
+	return err
 }
 
 // Flush waits until the broker has what was accepted; how many events it has not when time is up.
@@ -144,6 +159,18 @@ func (a *Audit) Dropped() map[string]Dropped {
 // one a segment.
 func (a *Audit) Pending() int {
 	return a.publisher.pending()
+}
+
+// emitted is the event that Emit makes of fields, and where it goes.
+func (a *Audit) emitted(ctx context.Context, family string, fields Event) (*stream, Event, error) {
+	to, known := a.publisher.streams[family]
+	if !known {
+		return nil, nil, unknownFamily(family)
+	}
+	event := merged(contextFields(ctx), fields)
+	a.complete(event)
+	event["producer"] = a.stamps[family]
+	return to, event, nil
 }
 
 // typed publishes the event of a call; it fills it in.

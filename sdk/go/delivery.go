@@ -38,20 +38,18 @@ type Metrics struct {
 	Delivered func(family string, latency time.Duration)
 	// Dropped counts events that will not arrive; the reason is one of the constants.
 	Dropped func(family string, count int, reason string)
-	// Resent counts events of a process that is gone, found in the spool.
+	// Resent counts events of a process that is gone, found in the spool, once the broker has them;
+	// Delivered counts them as well.
 	Resent func(count int)
 }
-
-// maxDroppedRanges bounds what is remembered of drops; a heartbeat has room for as many. The two oldest
-// become one with what is between them: heartbeats before have told them apart.
-const maxDroppedRanges = 64
 
 // Range is sequence numbers from First to Last, both of them in it.
 type Range struct{ First, Last int64 }
 
 // Dropped is what will not arrive of a topic.
 type Dropped struct {
-	// Ranges are ascending and do not touch; of more than 64 the oldest are joined into one.
+	// Ranges are ascending and do not touch; of more than a heartbeat has room for the two oldest become one,
+	// with what is between them: heartbeats before have told them apart.
 	Ranges []Range
 	// Refused counts events that were never given a sequence number, because memory was full.
 	Refused int64
@@ -64,7 +62,7 @@ func (d *Dropped) add(sequence int64) {
 		d.Ranges = append(d.Ranges, Range{})
 		copy(d.Ranges[at+1:], d.Ranges[at:])
 		d.Ranges[at] = Range{sequence, sequence}
-		if len(d.Ranges) > maxDroppedRanges {
+		if len(d.Ranges) > limits.Items {
 			d.Ranges[1].First = d.Ranges[0].First
 			d.Ranges = append(d.Ranges[:0], d.Ranges[1:]...)
 		}

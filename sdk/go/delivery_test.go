@@ -41,12 +41,12 @@ func TestDroppedRangesAreBoundedAndTheOldestAreJoined(t *testing.T) {
 		dropped.add(sequence)
 	}
 	ends := len(dropped.Ranges) - 1
-	if ends != maxDroppedRanges-1 || dropped.Ranges[0].First != 0 || dropped.Ranges[ends] != (Range{998, 998}) {
+	if ends != limits.Items-1 || dropped.Ranges[0].First != 0 || dropped.Ranges[ends] != (Range{998, 998}) {
 		t.Error(dropped.Ranges)
 	}
 	copied := dropped.clone()
 	dropped.add(999)
-	if copied.Ranges[maxDroppedRanges-1].Last != 998 {
+	if copied.Ranges[limits.Items-1].Last != 998 {
 		t.Error(copied.Ranges)
 	}
 }

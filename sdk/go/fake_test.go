@@ -199,6 +199,13 @@ func (w *world) publisher(class DeliveryClass, bufferBytes int, spoolBytes int64
 	return made
 }
 
+// hasLooked is whether what gone processes have left is in the backlog.
+func (p *publisher) hasLooked() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.recovering
+}
+
 // numbered is an event whose body is its number, a stroke, and its sequence number.
 func numbered(number int) *draft {
 	body := fmt.Appendf(nil, "%d/", number)

@@ -155,7 +155,6 @@ func (p *publisher) recover() {
 	p.mu.Unlock()
 	if records > 0 {
 		p.log.Info("audit_spool_found", "events", records)
-		p.tellResent(records)
 	}
 }
 

@@ -61,7 +61,8 @@ type Settings struct {
 	RequestTimeout    time.Duration // of a request to the registry; 5 s
 
 	// Heartbeat is how often the trail is told that this producer lives and how far it is, from its first
-	// event on; 60 s, and never if negative. It needs HeartbeatTenant or Tenant.
+	// event on; 60 s, and never if negative: zero is the default, as in every setting, where the other SDKs'
+	// 0 is never. It needs HeartbeatTenant or Tenant.
 	Heartbeat       time.Duration
 	HeartbeatTenant string // Tenant
 

@@ -3,10 +3,8 @@ package auditsdk
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 )
 
@@ -170,7 +168,8 @@ func (s *spool) removeIfDone(one *segment) {
 }
 
 func (s *spool) nextSegment() error {
-	path := s.nextPath(".seg")
+	s.number++
+	path := s.path(s.number, ".seg")
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -182,100 +181,8 @@ func (s *spool) nextSegment() error {
 	return nil
 }
 
-func (s *spool) nextPath(ending string) string {
-	s.number++
-	return filepath.Join(s.folder, fmt.Sprintf("%08d%s", s.number, ending))
-}
-
-// --- what processes that are gone have left ---
-
-// recover takes over their segments, oldest first; what it could not take over is in the error, and the
-// next process finds it.
-func (s *spool) recover() ([]*segment, error) {
-	folders, err := os.ReadDir(s.parent) // sorted by name, which begins with the time of the start
-	if err != nil {
-		return nil, err
-	}
-	var found []*segment
-	var failures []error
-	for _, entry := range folders {
-		folder := filepath.Join(s.parent, entry.Name())
-		if !entry.IsDir() || folder == s.folder {
-			continue
-		}
-		lock, err := lockFolder(folder)
-		if errors.Is(err, errLocked) || errors.Is(err, fs.ErrNotExist) {
-			continue // its process lives, or another one was first
-		}
-		if err != nil {
-			failures = append(failures, err)
-			continue
-		}
-		taken, err := s.takeOver(folder)
-		found = append(found, taken...)
-		failures = append(failures, err, removeFolder(folder), lock.Close())
-	}
-	return found, errors.Join(failures...)
-}
-
-func (s *spool) takeOver(folder string) ([]*segment, error) {
-	paths, err := filepath.Glob(filepath.Join(folder, "*.seg"))
-	if err != nil {
-		return nil, err
-	}
-	slices.Sort(paths)
-	var found []*segment
-	for _, path := range paths {
-		one, err := s.takeSegment(path)
-		if err != nil {
-			return found, err
-		}
-		if one.records > 0 {
-			found = append(found, one)
-		}
-	}
-	return found, nil
-}
-
-// takeSegment moves a segment into this folder, so that its records are this process's to deliver. One
-// that is damaged is kept beside the folders as well: a person may look at it.
-func (s *spool) takeSegment(path string) (*segment, error) {
-	s.mu.Lock()
-	mine := &segment{path: s.nextPath("-recovered.seg"), sealed: true, recovered: true}
-	s.mu.Unlock()
-	if err := os.Rename(path, mine.path); err != nil {
-		return nil, err
-	}
-	content, err := os.ReadFile(mine.path)
-	if err != nil {
-		return nil, err
-	}
-	mine.size = int64(len(content))
-	whole := 0
-	for rest := content; ; mine.records++ {
-		_, size := readRecord(rest)
-		if size == 0 {
-			break
-		}
-		whole, rest = whole+size, rest[size:]
-	}
-	if whole < len(content) && !isCut(content[whole:]) {
-		if err := s.keep(mine, content); err != nil {
-			return nil, err
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.held += mine.size
-	s.removeIfDone(mine)
-	return mine, nil
-}
-
-func (s *spool) keep(one *segment, content []byte) error {
-	name := filepath.Base(one.path)
-	kept := filepath.Join(s.parent, filepath.Base(s.folder)+"-"+name[:len(name)-len(".seg")]+".damaged")
-	s.damaged = append(s.damaged, kept)
-	return os.WriteFile(kept, content, 0o600)
+func (s *spool) path(number int, ending string) string {
+	return filepath.Join(s.folder, fmt.Sprintf("%08d%s", number, ending))
 }
 
 // removeFolder removes a folder of the spool that holds no segment; one that holds any stays.

@@ -68,6 +68,17 @@ func readRecord(content []byte) (spooled, int) {
 	}, recordHead + int(size)
 }
 
+// wholeRecords is how many whole records content begins with, and their bytes.
+func wholeRecords(content []byte) (records, whole int) {
+	for {
+		_, size := readRecord(content[whole:])
+		if size == 0 {
+			return records, whole
+		}
+		records, whole = records+1, whole+size
+	}
+}
+
 // isCut is whether what follows a segment's last whole record is one that a crash cut.
 func isCut(rest []byte) bool {
 	return len(rest) < recordHead || uint64(len(rest)-recordHead) < uint64(binary.BigEndian.Uint32(rest))

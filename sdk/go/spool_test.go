@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -97,86 +96,6 @@ func isEmpty(t *testing.T, folder string) {
 	t.Helper()
 	if there, err := os.ReadDir(folder); err != nil || len(there) != 0 {
 		t.Error(there, err)
-	}
-}
-
-func TestACrashLeavesEveryRecordAndDeliveringThemRemovesAll(t *testing.T) {
-	folder := t.TempDir()
-	one, _ := filled(t, folder, "1", 30)
-	crash(one)
-	mine := opened(t, folder, "2", room)
-	found := all(t, mine, recovered(t, mine))
-	hasTexts(t, found, 30)
-	for i := range found {
-		mine.confirm(&found[i])
-	}
-	if err := mine.close(); err != nil {
-		t.Error(err)
-	}
-	isEmpty(t, folder)
-}
-
-func TestTheSpoolOfAProcessThatLivesIsLeftAlone(t *testing.T) {
-	folder := t.TempDir()
-	living, _ := filled(t, folder, "1", 3)
-	mine := opened(t, folder, "2", room)
-	if found := recovered(t, mine); found != nil {
-		t.Error(found)
-	}
-	if err := living.close(); err != nil {
-		t.Error(err)
-	}
-	hasTexts(t, all(t, mine, recovered(t, mine)), 3)
-}
-
-func TestARecordThatACrashCutIsNotRead(t *testing.T) {
-	for cut := 1; cut < 120; cut += 7 {
-		folder := t.TempDir()
-		one, records := filled(t, folder, "1", 10)
-		crash(one)
-		path := one.current.path
-		if err := os.Truncate(path, records[9].end-int64(cut)); err != nil {
-			t.Fatal(err)
-		}
-		mine := opened(t, folder, "2", room)
-		hasTexts(t, all(t, mine, recovered(t, mine)), 9)
-		if mine.damaged != nil {
-			t.Error(mine.damaged)
-		}
-	}
-}
-
-func TestDamageInTheMiddleIsKeptForAPerson(t *testing.T) {
-	for _, at := range []int64{3, 5, 9, 40, 130} {
-		folder := t.TempDir()
-		one, records := filled(t, folder, "1", 10)
-		crash(one)
-		content, err := os.ReadFile(one.current.path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		content[records[4].start+at] ^= 0x01
-		if err := os.WriteFile(one.current.path, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		mine := opened(t, folder, "2", room)
-		found := all(t, mine, recovered(t, mine))
-		hasTexts(t, found, 4)
-		if len(mine.damaged) != 1 {
-			t.Fatal(at, mine.damaged)
-		}
-		if kept, err := os.ReadFile(mine.damaged[0]); err != nil || !slices.Equal(kept, content) {
-			t.Error(at, err)
-		}
-		for i := range found {
-			mine.confirm(&found[i])
-		}
-		if err := mine.close(); err != nil {
-			t.Error(err)
-		}
-		if there, _ := filepath.Glob(filepath.Join(folder, "*", "*.seg")); there != nil {
-			t.Error(there)
-		}
 	}
 }
 

@@ -24,6 +24,9 @@ func (p *publisher) tellSettled(one *item, err error) {
 		return
 	}
 	p.troubles.over()
+	if !one.own {
+		p.tellResent(1)
+	}
 	if p.metrics.Delivered != nil {
 		defer p.hookFailed("delivered")
 		p.metrics.Delivered(one.stream.family, time.Since(one.acceptedAt))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -22,6 +23,8 @@ from tests.acceptance.records import ROOT, cli, start_worker, wait_until
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 SDKS = ROOT / "sdk"
+TENANT = "audit-trail tenants add"
+OFFLINE = ("--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check")
 Start = Callable[[Settings, Path], list[str]]
 
 
@@ -40,9 +43,19 @@ def blocks(sdk: str, kind: str) -> list[str]:
     return re.findall(rf"^```{kind}\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
 
 
-def python(settings: Settings, _folder: Path) -> list[str]:
+def lines(sdk: str, start: str) -> list[str]:
+    """The lines of a README that begin so, or with settings before it."""
+    readme = (SDKS / sdk / "README.md").read_text(encoding="utf-8")
+    return re.findall(rf"^(?:[A-Z_]+=\S+ )?(?:\S+/)?{start}.*$", readme, re.MULTILINE)
+
+
+def python(settings: Settings, folder: Path) -> list[str]:
+    (install,) = lines("python", "pip ")
     program = next(block for block in blocks("python", "python") if "with Audit(" in block)
-    return [sys.executable, "-c", here(program, settings)]
+    (folder / "start.py").write_text(here(program, settings), encoding="utf-8")
+    pip = [sys.executable, "-m", *install.split(), *OFFLINE, "--target", str(folder)]
+    subprocess.run(pip, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    return [sys.executable, "start.py"]  # its folder is before PYTHONPATH
 
 
 def nodejs(settings: Settings, folder: Path) -> list[str]:
@@ -54,7 +67,8 @@ def nodejs(settings: Settings, folder: Path) -> list[str]:
 
 
 def go(settings: Settings, folder: Path) -> list[str]:
-    commands, program = blocks("go", "sh")[0], blocks("go", "go")[0]
+    commands = next(block for block in blocks("go", "sh") if "go mod" in block)
+    program = blocks("go", "go")[0]
     (folder / "main.go").write_text(here(program, settings), encoding="utf-8")
     return ["sh", "-e", "-c", commands.replace("../audit-trail/sdk/go", str(SDKS / "go"))]
 
@@ -84,6 +98,34 @@ def test_the_quick_start_is_in_the_index_and_in_the_status(
     assert done.returncode == 0, done.stderr
     wait_until_indexed(settings, done.stdout.strip())
     assert leaves() == before + 1
+
+
+@pytest.mark.parametrize("sdk", ["python", "nodejs", "go"])
+def test_the_line_that_adds_the_tenant_runs_with_nothing_but_its_file_of_settings(
+    registered: dict[str, int], sdk: str, tmp_path: Path
+) -> None:
+    (line,) = lines(sdk, TENANT)
+    own = {name: value for name, value in os.environ.items() if name.startswith("AUDIT_")}
+    file = tmp_path / "audit.env"
+    text = "".join(f"{name}={value}\n" for name, value in own.items() if name != "AUDIT_ENV_FILE")
+    file.write_text(text, encoding="utf-8")
+
+    typed = line.replace(".stack/audit.env", str(file)).replace(
+        ".venv/bin/audit-trail", f"{sys.executable} -m pipeline.entrypoints.cli"
+    )
+    done = subprocess.run(
+        ["sh", "-c", typed],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name not in own},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert str(file) in typed
+    assert sys.executable in typed
+    assert done.returncode == 0, done.stderr
 
 
 def leaves() -> int:

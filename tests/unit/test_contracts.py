@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -196,6 +197,15 @@ def test_limits_are_said_once() -> None:
     defaults = Settings()
 
     assert all(getattr(Limits(), name) == value for name, value in said.items())
+    for name, limit, reads in (
+        ("go/delivery.go", "items", "limits.Items"),
+        ("go/middleware.go", "text_chars", "limits.TextChars"),
+        ("nodejs/src/express.js", "text_chars", "limits.text_chars"),
+        ("nodejs/src/tally.js", "items", "limits.items"),
+    ):
+        source = (ROOT / "sdk" / name).read_text(encoding="utf-8")
+        assert reads in source, name
+        assert not re.search(rf"\b{said[limit]}\b", source), name
     assert defaults.text_max_chars == said["text_chars"]
     assert defaults.changes_max == said["changes"]
     for file in (ROOT / "avro_schemas").rglob("*.avsc"):

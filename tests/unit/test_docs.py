@@ -139,6 +139,21 @@ def test_every_command_in_a_block_can_be_typed_as_it_stands(
                 command.make_context(line, left)  # parses and checks; runs nothing
 
 
+@pytest.mark.parametrize("sdk", ["python", "nodejs", "go"])
+def test_the_quick_start_of_each_sdk_adds_its_tenant_by_a_line_that_can_be_typed(sdk: str) -> None:
+    readme = ROOT / "sdk" / sdk / "README.md"
+    named = [line for line in shell_lines(readme) if "audit-trail " in line]
+
+    (line,) = named
+    settings, command_line = line.split(maxsplit=1)
+    words = audit_trail(command_line)
+    assert settings == "AUDIT_ENV_FILE=.stack/audit.env"  # as in the README of the whole
+    assert f"export {settings}\n" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert words is not None
+    command, left = resolve(words)
+    command.make_context(line, left)  # parses and checks; runs nothing
+
+
 def test_every_shell_line_of_the_readme_is_of_a_checked_kind() -> None:
     schema = (ROOT / "schema/audit_logs.sql").read_text() + (
         ROOT / "schema/log_heads.sql"

@@ -93,8 +93,7 @@ export class Audit {
    * closed). Rejects with `NotDelivered`: `fail_closed` only, not confirmed in time.
    */
   emit(family, fields) {
-    if (family === SYSTEM) throw new RangeError("the family system is the SDK's own");
-    const event = this.#event(fields);
+    const event = this.#event(family, fields);
     const make = (sequence) => {
       event.producer = this.#identity.producer(sequence);
       const body = encode(family, event);
@@ -106,6 +105,16 @@ export class Audit {
     const id = event.event_id;
     if (item === undefined || delivery !== DeliveryClass.FAIL_CLOSED) return Promise.resolve(id);
     return this.#publisher.confirmed(item, id, this.#settings.failClosedTimeoutS);
+  }
+
+  /**
+   * Throws `InvalidEvent` if an event as `emit` would publish it here and now breaks its contract, with the
+   * longest sequence number as well. Sends nothing, and says nothing of spool, memory or broker.
+   */
+  check(family, fields) {
+    const event = this.#event(family, fields);
+    event.producer = this.#identity.producer(Number.MAX_SAFE_INTEGER);
+    encode(family, event);
   }
 
   /** Wait until the broker has what was accepted; how many events it has not. */
@@ -163,7 +172,8 @@ export class Audit {
     return left;
   }
 
-  #event(fields) {
+  #event(family, fields) {
+    if (family === SYSTEM) throw new RangeError("the family system is the SDK's own");
     const event = merged(current(), fields);
     let at = event.occurred_at;
     if (at === undefined) event.occurred_at = at = nowUs();

@@ -185,12 +185,12 @@ function compileRecord(schema, path, named) {
   const parts = new Array(fields.length); // by place; few of an event's fields are there
   return (value, out, problems) => {
     if (!isRecord(value)) return note(problems, path, "type", "must be a record");
-    const unknown = [];
+    let unknown; // most events have none: no list and no sorting for them
     parts.fill(undefined);
     for (const name of Object.keys(value)) {
       const place = places.get(name);
       if (place !== undefined) parts[place] = value[name];
-      else if (value[name] !== undefined) unknown.push(name);
+      else if (value[name] !== undefined) (unknown ??= []).push(name);
     }
     for (let place = 0; place < fields.length; place += 1) {
       const part = parts[place];
@@ -206,6 +206,7 @@ function compileRecord(schema, path, named) {
         write(part, out, problems);
       }
     }
+    if (unknown === undefined) return;
     for (const [name] of inByteOrder(unknown)) {
       note(problems, path ? `${path}.${name}` : name, "unknown_field", "is no field of this family");
     }

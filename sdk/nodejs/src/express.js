@@ -8,9 +8,9 @@ import { randomUUID } from "node:crypto";
 import { BlockList, isIP } from "node:net";
 
 import { auditContext, traceOf } from "./context.js";
+import { limits } from "./contract.js";
 import { AuditConfigurationError } from "./errors.js";
 
-const USER_AGENT_MAX_CHARS = 500;
 const REQUEST_ID = /^[0-9A-Za-z_-]{1,64}$/;
 const PRINTABLE = /^[\x20-\x7e\xa0-\xff]+$/;
 
@@ -19,7 +19,7 @@ export function auditMiddleware({ trustedProxies = [] } = {}) {
   const proxies = networks(trustedProxies);
   return (req, _res, next) => {
     const source = sourceOf(req, proxies);
-    const agent = (req.headers["user-agent"] ?? "").slice(0, USER_AGENT_MAX_CHARS);
+    const agent = (req.headers["user-agent"] ?? "").slice(0, limits.text_chars);
     if (PRINTABLE.test(agent)) source.user_agent = agent;
     const given = req.headers["x-request-id"] ?? "";
     const request = {

@@ -116,6 +116,12 @@ export class Audit {
   /** An event of any family. */
   emit<Name extends FamilyName>(family: Name, fields: FieldsByFamily[Name]): Promise<string>;
 
+  /**
+   * Throws `InvalidEvent` if an event as `emit` would publish it here and now breaks its contract, with the
+   * longest sequence number as well. Sends nothing, and says nothing of spool, memory or broker.
+   */
+  check<Name extends FamilyName>(family: Name, fields: FieldsByFamily[Name]): void;
+
   /** Wait until the broker has what was accepted; how many events it has not. */
   flush(timeoutS?: number): Promise<number>;
   /** Flush and end; how many events the broker has not. At exit, on SIGTERM and on SIGINT it is done anyway. */

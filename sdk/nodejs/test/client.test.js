@@ -102,6 +102,40 @@ test("what is missing is thrown at once, before anything is sent", async (contex
   assert.deepEqual(await events(), []);
 });
 
+test("what is checked is judged as it would be emitted, and nothing is sent", async (context) => {
+  const { audit, line, events } = recorded(context);
+  audit.check("data-access", READ);
+  assert.throws(() => audit.check("data-access", { ...READ, resources: [] }), InvalidEvent);
+  assert.throws(() => audit.check("authentication", { action: "session.start" }), /actor: is missing/);
+  auditContext({ actor: ACTOR }, () => audit.check("authentication", { action: "session.start" }));
+  assert.throws(() => audit.check("login", {}), /no event family/);
+  assert.throws(() => audit.check("system", {}), /the SDK's own/);
+
+  assert.deepEqual([await events(), line.opened, audit.pending], [[], 0, 0]);
+});
+
+/** A large event, and so many bytes more: up to 8,000. */
+function sized(more) {
+  const large = Array.from({ length: 29 }, () => ({ ...RECORD, name: "é".repeat(500), path: "é".repeat(500) }));
+  const rest = Array.from({ length: 20 }, (_, place) => {
+    const part = Math.min(Math.max(more - 400 * place, 0), 400);
+    return { ...RECORD, name: "x".repeat(100 + part) };
+  });
+  return { ...READ, resources: [...large, ...rest] };
+}
+
+test("what is checked fits with the longest sequence number", async (context) => {
+  const { audit, line } = recorded(context);
+  audit.dataAccess(sized(0));
+  await audit.flush(5);
+  const room = limits.event_bytes - line.records[0].body.length;
+
+  audit.dataAccess(sized(room)); // its number takes one byte
+  assert.throws(() => audit.check("data-access", sized(room)), /event_bytes/);
+  audit.check("data-access", sized(room - 7)); // and the largest eight
+  assert.throws(() => audit.check("data-access", sized(room - 6)), /event_bytes/);
+});
+
 test("a context is seen by what runs in it and by nothing else", async (context) => {
   const { audit, events } = recorded(context);
   const outside = new Promise((resolve) => setTimeout(resolve, 20)).then(() => {

@@ -1,7 +1,7 @@
 // The package as it is published: its files, its installation in an empty folder, its types.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -19,7 +19,9 @@ test("the package has its files and no others, and works where it is installed",
     assert.ok(names.every((name) => /^(src\/|package\.json$|README\.md$|CHANGELOG\.md$)/.test(name)), names);
 
     writeFileSync(join(folder, "package.json"), '{ "private": true }');
-    npm("install", "--prefer-offline", "--no-audit", "--no-fund", "--omit=optional", "--ignore-scripts", `./${filename}`);
+    const offline = ["--prefer-offline", "--no-audit", "--no-fund", "--ignore-scripts"];
+    npm(...installation(), ...offline, `./${filename}`);
+    assert.ok(!existsSync(join(folder, "node_modules", "@node-rs")), "what is optional");
     writeFileSync(join(folder, "start.mjs"), PROGRAM);
     const printed = execFileSync(process.execPath, ["start.mjs"], { cwd: folder, encoding: "utf8", stdio: "pipe" });
     assert.equal(printed, "function 1 audit_delivery_waits\n");
@@ -27,6 +29,12 @@ test("the package has its files and no others, and works where it is installed",
     rmSync(folder, { recursive: true });
   }
 });
+
+/** The README's words for npm, but for what it installs. */
+function installation() {
+  const [, words] = readFileSync(join(here, "README.md"), "utf8").match(/^npm (.*) \.\/sdk\/nodejs$/m);
+  return words.split(" ");
+}
 
 // Nobody listens on port 9: that it is said proves that the sending thread has found its modules.
 const PROGRAM = `

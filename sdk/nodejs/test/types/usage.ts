@@ -13,6 +13,7 @@ audit.profileUpdate({ self_service: true, changes: [{ path: "phone" }] });
 audit.adminAction({ action: "project.delete", operation: "delete", resources });
 audit.securityChange({ action: "role.grant", change_kind: "role", resources });
 audit.emit("data-access", { action: "record.read", operation: "read", resources });
+const nothing: void = audit.check("data-access", { action: "record.read", operation: "read", resources });
 const result: number = auditContext({ tenant: "acme", source: { ip: "192.0.2.1" } }, () => 7);
 setContext({ actor });
 auditMiddleware({ trustedProxies: ["10.0.0.0/8"] });
@@ -25,7 +26,9 @@ audit.profileUpdate({ changes: [{ path: "phone" }] });
 audit.login({ actor, who: "u-1" });
 // @ts-expect-error there is no such family
 audit.emit("login", { actor });
+// @ts-expect-error there is no such operation
+audit.check("data-access", { action: "record.read", operation: "looked", resources });
 // @ts-expect-error there is no such delivery class
 new Audit({ delivery: { "data-access": "sometimes" } });
 
-export const used = [id, result, InvalidEvent];
+export const used = [id, nothing, result, InvalidEvent];
