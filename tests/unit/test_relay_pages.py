@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from audit_sdk.identity import now_us, uuid7
 
 from pipeline.domain.errors import ConfigurationError
 from pipeline.entrypoints.cli import commands_relay
 from tests.relay_support import TOKEN_KEY, a_batch, an_event
-from tests.unit.relay_client import ROOT, Relay, a_relay, wrong
+from tests.unit.relay_client import ROOT, Relay, a_relay
 
 MINUTES_US = 60_000_000
 
@@ -54,17 +52,6 @@ def test_no_log_line_has_a_token_or_content(relay: Relay, caplog: pytest.LogCapt
     assert "request_refused" in logged
     for secret in (token[:20], "u-secret", "content-1", "content-2"):
         assert secret not in logged
-
-
-def test_the_example_of_the_guide_is_taken(relay: Relay) -> None:
-    guide = (ROOT / "docs/relay.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```json\n(.*?)```", guide, re.DOTALL)
-    (batch,) = (json.loads(block) for block in blocks if "event_id" in block)
-    stale = relay.post(batch)
-    batch["events"][0]["event_id"] = uuid7(now_us())
-
-    assert wrong(stale) == {("events.0.event_id", "window")}
-    assert relay.post(batch).status_code == 202
 
 
 def test_the_tokens_of_the_guide_are_taken(relay: Relay) -> None:
