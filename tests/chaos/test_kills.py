@@ -19,7 +19,7 @@ from tests.chaos.proof import prove
 pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(3_000)]
 
 # A worker that was killed holds its partitions for a session; then the next one begins to store.
-KILL_EVERY_S = SESSION_S + 4.0
+KILL_EVERY_S = SESSION_S + (4.0 if FULL else 8.0)  # other tests run beside the short form
 PAUSE_S = SESSION_S + 3.0
 AWAKE_S = 4.0
 

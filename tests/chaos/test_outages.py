@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.settings import Settings
 from tests.chaos.figures import report
-from tests.chaos.form import BEFORE_S, KEPT_MIN, OUTAGE_S, RSS_MAX_MB
+from tests.chaos.form import BEFORE_S, FULL, KEPT_MIN, OUTAGE_S, RSS_MAX_MB
 from tests.chaos.load import (
     PUBLISHED,
     Rates,
@@ -27,7 +27,7 @@ from tests.proxy import Fault, FaultProxy
 
 pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(1_200)]
 
-RATE = 1_000
+RATE = 1_000 if FULL else 500  # in the short form other tests run beside
 SETTLES_S = 1.0  # what was under way when a server died
 OF_NEW_VERSION = 50
 FEW_BYTES = 4 * 1024 * 1024
@@ -86,6 +86,7 @@ def test_a_store_that_is_down_delays_itself_alone(
     assert one.peak_rss_mb < RSS_MAX_MB, f"MB in each ten seconds: {one.rss_mb}"
 
 
+@pytest.mark.skipif(not FULL, reason="in the full form: test_delivery.py has the share of the time")
 def test_a_store_that_is_slow_delays_itself_alone(settings: Settings, ids_file: Path) -> None:
     line = FaultProxy(settings.elasticsearch_url)
     with worker(
@@ -184,8 +185,10 @@ def test_events_of_schemas_not_known_yet_wait_for_the_registry(
         stack("kill", "registry")
         one.signal(signal.SIGCONT)
         try:
-            time.sleep(OUTAGE_S)
-            assert stored(settings)["ledger"] == len(load.before)
+            time.sleep(OUTAGE_S / 2)  # what was fetched apart from the new ones is stored
+            waits_at = stored(settings)["ledger"]
+            time.sleep(OUTAGE_S / 2)
+            assert stored(settings)["ledger"] == waits_at < len(load.before) + load.published
         finally:
             stack("start", "registry")
         back_at = time.monotonic()

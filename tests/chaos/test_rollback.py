@@ -14,6 +14,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pipeline.settings import Settings
 from tests.chaos.figures import report
+from tests.chaos.form import FULL
 from tests.chaos.load import connect, publish, stored, wait_drained
 from tests.chaos.processes import Worker, cli, wait_until, worker
 from tests.chaos.proof import archived, leaf_hashes, prove_together
@@ -92,7 +93,7 @@ def let_in(settings: Settings) -> int:
     return number
 
 
-@pytest.mark.parametrize("running", [False, True])
+@pytest.mark.parametrize("running", [False, True] if FULL else [True])
 def test_a_rolled_back_database_gets_every_leaf_again(
     settings: Settings, tmp_path: Path, running: bool
 ) -> None:

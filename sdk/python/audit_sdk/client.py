@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Producer
 
 from audit_sdk import context, process
 from audit_sdk.codec import encode, validate
@@ -247,9 +247,10 @@ class Audit:
             timeout_s=one.request_timeout_s,
         )
 
-    def _make_producer(self) -> Any:
+    def _make_producer(self, on_error: Callable[[KafkaError], None]) -> Any:
         one = self._settings
         own = {
+            "error_cb": on_error,
             "bootstrap.servers": one.bootstrap,
             "client.id": f"audit-sdk-{one.service}",
             **one.kafka,

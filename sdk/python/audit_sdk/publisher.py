@@ -23,12 +23,12 @@ from typing import Any, Final
 from audit_sdk import process
 from audit_sdk.errors import AuditError, NotAccepted, NotDelivered
 from audit_sdk.identity import LONGEST_SEQUENCE
-from audit_sdk.items import DeliveryClass, Item, Metrics, Producer
+from audit_sdk.items import DeliveryClass, Item, Metrics
 from audit_sdk.logs import log_event
 from audit_sdk.outbox import Make, Outbox
 from audit_sdk.progress import Heartbeats, Progress
 from audit_sdk.registry import SchemaIds
-from audit_sdk.sender import Sender
+from audit_sdk.sender import MakeProducer, Sender
 from audit_sdk.spool import Spool
 
 _POLL_S: Final = 0.005
@@ -41,7 +41,7 @@ class Publisher:
 
     def __init__(
         self,
-        make_producer: Callable[[], Producer],
+        make_producer: MakeProducer,
         ids: SchemaIds,
         make_spool: Callable[[], Spool] | None,
         metrics: Metrics,

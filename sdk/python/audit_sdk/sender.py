@@ -21,6 +21,8 @@ from audit_sdk.wire import frame
 
 log = logging.getLogger("audit_sdk")
 
+MakeProducer = Callable[[Callable[[KafkaError], None]], Producer]
+
 _POLL_S: Final = 0.005
 _IDLE_S: Final = 0.5
 _RETRY_S: Final = 1.0
@@ -39,7 +41,7 @@ class Sender:
         self,
         outbox: Outbox,
         ids: SchemaIds,
-        make_producer: Callable[[], Producer],
+        make_producer: MakeProducer,
         heartbeats: Heartbeats | None,
         *,
         each_round: Callable[[], None],
@@ -47,7 +49,8 @@ class Sender:
     ) -> None:
         """``each_round`` is called under the outbox's lock."""
         self.producer: Producer | None = None
-        self.refusal = ""  # why events wait; empty: they do not
+        self._refusal = ""  # why events wait
+        self._unreached: set[str] = set()  # what the client said of brokers since the last delivery
         self._outbox = outbox
         self._ids = ids
         self._make_producer = make_producer
@@ -56,6 +59,11 @@ class Sender:
         self._monotonic = monotonic
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="audit-sdk", daemon=True)
+
+    @property
+    def refusal(self) -> str:
+        """Why events wait; empty: they do not."""
+        return self._refusal or ", ".join(sorted(self._unreached))
 
     @property
     def started(self) -> bool:
@@ -105,7 +113,7 @@ class Sender:
                 continue
             try:
                 self._send()
-                self.refusal = ""
+                self._refusal = ""
             except (AuditError, KafkaException) as error:
                 self._say(error)
                 retry_at = self._monotonic() + _RETRY_S
@@ -114,7 +122,7 @@ class Sender:
     def _send(self) -> None:
         """Hand what is next to librdkafka: what is to be sent again first, then in order."""
         if self.producer is None:
-            self.producer = self._make_producer()
+            self.producer = self._make_producer(self._unreachable)
         for _ in range(_BATCH):
             item = self._outbox.take()
             if item is None:
@@ -154,6 +162,7 @@ class Sender:
     def _reported(self, order: int, error: KafkaError | None) -> None:
         """librdkafka says what became of an event; called within ``poll``."""
         if error is None:
+            self._unreached.clear()
             self._outbox.report(order, "", again=False)
         else:
             self._outbox.report(order, error.str(), again=error.code() in _SEND_AGAIN)
@@ -170,6 +179,13 @@ class Sender:
     def _say(self, error: Exception) -> None:
         """Once for each different trouble; the events wait."""
         said = str(error)
-        if said != self.refusal:
+        if said != self._refusal:
             log_event(logging.WARNING, "audit_delivery_waits", why=said)
-        self.refusal = said
+        self._refusal = said
+
+    def _unreachable(self, error: KafkaError) -> None:
+        """The client's word on its brokers, whom it goes on to try; called within ``poll``."""
+        said = f"broker: {error.name()}"  # its text has addresses and times, which differ each time
+        if said not in self._unreached:
+            log_event(logging.WARNING, "audit_delivery_waits", why=said)
+        self._unreached.add(said)

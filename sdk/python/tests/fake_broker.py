@@ -32,8 +32,9 @@ class Broker:
         self.registry_up = True
         self.asking_s = 0.0
 
-    def make_producer(self) -> FakeProducer:
+    def make_producer(self, on_error: Any) -> FakeProducer:
         self.producers += 1
+        self.say = on_error  # what librdkafka says of brokers
         return FakeProducer(self)
 
     # --- SchemaIds ---

@@ -44,7 +44,7 @@ class Recorded(Audit):
         self.producer = Producer()
         super().__init__(**{"service": "records", "tenant": "acme", "heartbeat_s": 0.0, **options})
 
-    def _make_producer(self) -> Any:
+    def _make_producer(self, _on_error: Any) -> Any:
         return self.producer
 
     def _make_ids(self) -> Any:
