@@ -21,9 +21,8 @@ def test_the_records_of_the_samples_are_in_every_store() -> None:
     assert found["passed"]
     assert found["import"]["read"] <= records
     assert found["stored"] >= 0.9 * found["import"]["mapped"] > 100
-    stores = found["stores"]["stores"]
-    assert {store["store"] for store in stores} == {"ledger", "index", "archive"}
-    assert len({store["events"] for store in stores}) == 1
+    events = {store["store"]: store["events"] for store in found["stores"]["stores"]}
+    assert events["ledger"] == events["index"] == events["archive"] >= found["stored"]
     # Each mapped record that is not stored is named with its reason.
     assert len(found["not_stored"]) == found["import"]["published"] - found["stored"]
     assert all(one["reason"] != "lost" for one in found["not_stored"])
