@@ -56,6 +56,7 @@ AWAY = tuple(
 )
 ALONE = "tests/acceptance"  # they end servers, or watch all that a worker does
 FAULTS = "tests/chaos"
+GIVE_WAY = 5  # nice(1)
 FAULTS_LOG = ROOT / "build" / "fault-tests.log"
 ALL_TESTS_MAX_S = 1_300.0  # with set-up 25 minutes, on two slow cores and from empty caches
 # tool → (how it tests, where)
@@ -114,16 +115,18 @@ def main() -> int:
 
 
 def server_tests(environment: dict[str, str], words: list[str], *, keep: bool) -> int:
-    """All that need servers and end none for others; the status."""
+    """All that need servers and end none for others; the status. They give way to the fault tests, which
+    mostly wait, and measure rates when they do not.
+    """
     with stack(environment, keep=keep, fresh=False) as settings:
         with_stack = environment | settings
-        status = pytest(with_stack, *SHARED, *SIDE_BY_SIDE, *words)
+        status = pytest(with_stack, *SHARED, *SIDE_BY_SIDE, *words, niceness=GIVE_WAY)
         with ThreadPoolExecutor(1) as beside:
             others = beside.submit(other_sdks)
-            status = pytest(with_stack, *PRODUCERS, *words) or status
+            status = pytest(with_stack, *PRODUCERS, *words, niceness=GIVE_WAY) or status
             status = others.result() or status
         left = [f"--ignore={file}" for file in PRODUCERS]
-        return pytest(with_stack, ALONE, *left, *words) or status
+        return pytest(with_stack, ALONE, *left, *words, niceness=GIVE_WAY) or status
 
 
 def fault_tests(environment: dict[str, str], words: list[str], *, keep: bool) -> int:
@@ -245,9 +248,12 @@ def stack(
             subprocess.run([*STACK, "clean"], env=environment, check=False, stderr=log)
 
 
-def pytest(environment: dict[str, str], *words: str, log: IO[bytes] | None = None) -> int:
+def pytest(
+    environment: dict[str, str], *words: str, log: IO[bytes] | None = None, niceness: int = 0
+) -> int:
     """One run; its exit status."""
-    command = [sys.executable, "-m", "pytest", "-q", "--durations=8", *words]
+    command = ["nice", "-n", str(niceness), sys.executable, "-m", "pytest", "-q", "--durations=8"]
+    command += words
     environment = {**environment, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         command, cwd=ROOT, env=environment, check=False, stdout=log, stderr=log

@@ -76,7 +76,7 @@ def test_workers_killed_at_random_moments(settings: Settings, ids_file: Path) ->
 
 def test_two_workers_and_a_rebalance_every_few_seconds(settings: Settings, ids_file: Path) -> None:
     chance = random.Random(8)
-    load = publish(settings, ids_file, EVENTS, rate=RATE // 2 if FULL else RATE // 4)
+    load = publish(settings, ids_file, EVENTS, rate=RATE // 2 if FULL else RATE // 6)
 
     joined: list[Worker] = []
     with worker() as one:
