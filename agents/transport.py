@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Protocol, cast
@@ -55,6 +56,9 @@ class RawPartitions(Protocol):
         ...
 
 
+_ASK_EVERY_S = 0.5  # where a transaction's marker may be, while records come
+
+
 class BatchConsumer(driver.Consumer):
     """The consumer; see the module."""
 
@@ -67,6 +71,7 @@ class BatchConsumer(driver.Consumer):
         self._expected: dict[TP, int] = {}  # of placed raw partitions: the next offset to hand over
         self._watermark: dict[TP, int] = {}  # of raw partitions: what the ledger has
         self._gap_seen: dict[TP, int] = {}  # where a gap was found, to be read a second time
+        self._ask_again_at = 0.0  # monotonic; see _passed_over
         self._placed = asyncio.Event()
 
     def resume_partitions(self, tps: Iterable[TP]) -> None:
@@ -283,8 +288,11 @@ class BatchConsumer(driver.Consumer):
             for tp in self._get_active_partitions()
             if tp in self._expected and tp not in fetched
         }
-        if not quiet:
+        # Where records come, nobody waits for a marker: asking at each fetch would cost more than they do.
+        now = time.monotonic()
+        if not quiet or (fetched and now < self._ask_again_at):
             return []
+        self._ask_again_at = now + _ASK_EVERY_S
         reached = await self._thread.call_thread(self._thread.reached, frozenset(quiet))
         batches, again = [], []
         for tp, position in reached.items():

@@ -148,7 +148,7 @@ class Settings(BaseSettings):
         32 * MIB, gt=0, description="Held per follower; beyond, it reads the ledger instead."
     )
     follower_pace_share: float = Field(
-        0.25,
+        0.75,
         ge=0,
         lt=1,
         description="Of the time, how long intake may wait for a store that answers and is nearly full.",
