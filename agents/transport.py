@@ -283,16 +283,18 @@ class BatchConsumer(driver.Consumer):
         """Gaps that no record behind them shows, as batches without a record, so that the ledger gets to
         the topic's end: a transaction's marker is a partition's last offset, or all of it was aborted.
         """
+        # Where records come, nobody waits for a marker: asking at each fetch would cost more than they do.
+        now = time.monotonic()
+        if fetched and now < self._ask_again_at:
+            return []
+        self._ask_again_at = now + _ASK_EVERY_S
         quiet = {
             tp: self._expected[tp]
             for tp in self._get_active_partitions()
             if tp in self._expected and tp not in fetched
         }
-        # Where records come, nobody waits for a marker: asking at each fetch would cost more than they do.
-        now = time.monotonic()
-        if not quiet or (fetched and now < self._ask_again_at):
+        if not quiet:
             return []
-        self._ask_again_at = now + _ASK_EVERY_S
         reached = await self._thread.call_thread(self._thread.reached, frozenset(quiet))
         batches, again = [], []
         for tp, position in reached.items():

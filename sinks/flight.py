@@ -20,7 +20,7 @@ class DeliveryLimits:
     outage_limit_s: float
     dead_letter_ratio: float
     dead_letter_window: int
-    pace_share: float = 0.75
+    pace_share: float
 
 
 @dataclass(slots=True)

@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -167,6 +169,17 @@ def wait_until(holds: Any, timeout_s: float = 60.0) -> Any:
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.2)
     return answer
+
+
+def indexed(settings: Settings, query: str) -> list[dict[str, Any]]:
+    """The documents that the index has for a query; none while the month's index is being made."""
+    words = urllib.parse.quote(query)
+    url = f"{settings.elasticsearch_url}/{settings.index_prefix}-*/_search?q={words}"
+    try:
+        with urllib.request.urlopen(url) as answer:
+            return [hit["_source"] for hit in json.load(answer)["hits"]["hits"]]
+    except urllib.error.HTTPError:
+        return []
 
 
 def ready() -> dict[str, Any]:

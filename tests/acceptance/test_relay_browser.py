@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
@@ -20,7 +17,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from pipeline.entrypoints.cli.compare import Verified, archive_ids, compare_stores
 from pipeline.settings import Settings
-from tests.acceptance.records import ROOT, stored, wait_until
+from tests.acceptance.records import ROOT, indexed, stored, wait_until
 from tests.acceptance.relay_process import PATH, RelayProcess, a_relay_process
 from tests.relay_support import AUDIENCE, Provider
 from tests.tools import CHROMIUM
@@ -122,15 +119,6 @@ def a_page(profile: Path) -> Iterator[Page]:
         yield context.new_page()
 
 
-def indexed(settings: Settings, event_id: str) -> list[dict[str, Any]]:
-    url = f"{settings.elasticsearch_url}/{settings.index_prefix}-*/_search?q=event.id:{event_id}"
-    try:
-        with urllib.request.urlopen(url) as answer:
-            return [hit["_source"] for hit in json.load(answer)["hits"]["hits"]]
-    except urllib.error.HTTPError:  # the month's index is being made
-        return []
-
-
 def test_what_is_clicked_is_in_every_store(
     settings: Settings,
     worker: subprocess.Popen[bytes],
@@ -152,12 +140,12 @@ def test_what_is_clicked_is_in_every_store(
         # While the browser lives: it is the one that sends the beacon.
         wait_until(lambda: stored(settings, {clicked, left}) == {clicked, left})
 
-    (document,) = wait_until(lambda: indexed(settings, clicked))
+    (document,) = wait_until(lambda: indexed(settings, f"event.id:{clicked}"))
     assert document["event.action"] == "invoice.download"
     assert document["user.id"] == "ada"
     assert document["source.ip"] == "127.0.0.1"
     assert "Chrome" in document["user_agent.original"]
-    (document,) = wait_until(lambda: indexed(settings, left))
+    (document,) = wait_until(lambda: indexed(settings, f"event.id:{left}"))
     assert document["event.action"] == "session.end"
     wanted = {UUID(clicked).bytes, UUID(left).bytes}
     wait_until(lambda: wanted <= archive_ids(settings, Verified()).ids)

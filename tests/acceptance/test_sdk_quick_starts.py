@@ -8,9 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ from typing import Any
 import pytest
 
 from pipeline.settings import Settings
-from tests.acceptance.records import ROOT, cli, start_worker, wait_until
+from tests.acceptance.records import ROOT, cli, indexed, start_worker, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -148,22 +145,14 @@ def here(readme_block: str, settings: Settings) -> str:
 
 def wait_until_indexed(settings: Settings, event_id: str) -> None:
     """The worker has brought the quick start's event to the index, and its producer's last heartbeat."""
-
-    def found(query: str) -> list[dict[str, Any]]:
-        words = urllib.parse.quote(query)
-        url = f"{settings.elasticsearch_url}/{settings.index_prefix}-*/_search?q={words}"
-        try:
-            with urllib.request.urlopen(url) as answer:
-                return [hit["_source"] for hit in json.load(answer)["hits"]["hits"]]
-        except urllib.error.HTTPError:  # the month's index is being made
-            return []
-
-    (event,) = wait_until(lambda: found(f"event.id:{event_id}"))
+    (event,) = wait_until(lambda: indexed(settings, f"event.id:{event_id}"))
     assert event["event.action"] == "invoice.read"
     told = (
         f"audit.producer.epoch:{event['audit.producer.epoch']} AND event.action:producer.heartbeat"
     )
-    beats = wait_until(lambda: [one for one in found(told) if one["audit.heartbeat.final"]])
+    beats = wait_until(
+        lambda: [one for one in indexed(settings, told) if one["audit.heartbeat.final"]]
+    )
     (progress,) = beats[0]["audit.progress"]
     assert progress["topic"] == "audit.raw.data-access"
     assert (progress["accepted"], progress["delivered"]) == (1, 1)

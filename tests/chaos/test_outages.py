@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,72 @@ SPARE_S = 12.0 if FULL else 25.0  # until a new worker brings what comes, on a b
 EVENTS = int((BEFORE_S + OUTAGE_S + SPARE_S) * RATE)
 
 
+@contextmanager
+def away(server: str) -> Iterator[None]:
+    stack("kill", server)
+    try:
+        yield
+    finally:
+        stack("start", server)
+
+
+@contextmanager
+def slow(line: FaultProxy) -> Iterator[None]:
+    line.set(Fault.SLOW)
+    yield
+    line.set(Fault.NONE)
+
+
+def rates_under(
+    fault: AbstractContextManager[None],
+    what: str,
+    others: Sequence[str],
+    settings: Settings,
+    ids_file: Path,
+    **env: str,
+) -> dict[str, float]:
+    """Events a second that reached each store under a fault of one, by which the ``others`` have kept
+    their rate from before; every event is in all of them afterwards.
+    """
+    # Objects a second old at most: the archive's rate is measured over seconds.
+    with worker(AUDIT_ARCHIVE_MAX_AGE_S="1", **env) as one:
+        one.wait_ready()
+        load = publish(settings, ids_file, EVENTS, rate=RATE)
+        wait_for_flow(settings, one)
+        wait_abreast(settings, load, RATE)
+        with Rates(settings, load) as rates:
+            began_at = time.monotonic()
+            time.sleep(BEFORE_S)
+            fault_at = time.monotonic()
+            with fault:
+                settled_at = time.monotonic() + SETTLES_S
+                time.sleep(OUTAGE_S)
+                ended_at = time.monotonic()
+        before = rates.between(began_at, fault_at)
+        during = rates.between(settled_at, ended_at)
+        load.wait()
+        wait_drained(settings, load)
+
+    prove(settings, load)
+    # Where the machine is busy less is published as well: no store can keep more than that.
+    kept = {
+        store: round(during[store] / min(before[store], during[PUBLISHED]), 2) for store in others
+    }
+    report(
+        what,
+        events=load.published,
+        starts=one.starts,
+        peak_rss_mb=one.peak_rss_mb,
+        before_per_s=before,
+        during_per_s=during,
+        kept=kept,
+    )
+    assert min(kept.values()) >= KEPT_MIN
+    assert one.starts == 1
+    assert one.peak_rss_mb < RSS_MAX_MB, f"MB in each ten seconds: {one.rss_mb}"
+    return during
+
+
 @pytest.mark.parametrize(
     ("down", "delayed", "others"),
     [
@@ -45,92 +113,26 @@ EVENTS = int((BEFORE_S + OUTAGE_S + SPARE_S) * RATE)
 def test_a_store_that_is_down_delays_itself_alone(
     settings: Settings, ids_file: Path, down: str, delayed: str, others: tuple[str, ...]
 ) -> None:
-    # Objects a second old at most: the archive's rate is measured over seconds.
-    with worker(AUDIT_ARCHIVE_MAX_AGE_S="1") as one:
-        one.wait_ready()
-        load = publish(settings, ids_file, EVENTS, rate=RATE)
-        wait_for_flow(settings, one)
-        wait_abreast(settings, load, RATE)
-        with Rates(settings, load) as rates:
-            began_at = time.monotonic()
-            time.sleep(BEFORE_S)
-            down_at = time.monotonic()
-            stack("kill", down)
-            try:
-                silent_at = time.monotonic() + SETTLES_S
-                time.sleep(OUTAGE_S)
-                up_at = time.monotonic()
-            finally:
-                stack("start", down)
-        before = rates.between(began_at, down_at)
-        during = rates.between(silent_at, up_at)
-        load.wait()
-        wait_drained(settings, load)
+    during = rates_under(away(down), f"{down} down", others, settings, ids_file)
 
-    prove(settings, load)
-    # Where the machine is busy less is published as well: no store can keep more than that.
-    kept = {
-        store: round(during[store] / min(before[store], during[PUBLISHED]), 2) for store in others
-    }
-    report(
-        f"{down} down",
-        events=load.published,
-        starts=one.starts,
-        peak_rss_mb=one.peak_rss_mb,
-        before_per_s=before,
-        during_per_s=during,
-        kept=kept,
-    )
-    assert min(kept.values()) >= KEPT_MIN
     assert during[delayed] == 0
-    assert one.starts == 1
-    assert one.peak_rss_mb < RSS_MAX_MB, f"MB in each ten seconds: {one.rss_mb}"
 
 
 @pytest.mark.skipif(not FULL, reason="in the full form: test_delivery.py has the share of the time")
 def test_a_store_that_is_slow_delays_itself_alone(settings: Settings, ids_file: Path) -> None:
     line = FaultProxy(settings.elasticsearch_url)
-    with worker(
+    during = rates_under(
+        slow(line),
+        "elasticsearch slow",
+        ("ledger", "archive"),
+        settings,
+        ids_file,
         AUDIT_ELASTICSEARCH_URL=line.url,
         AUDIT_FOLLOWER_MAX_BYTES=str(FEW_BYTES),  # so that it is full soon
-        AUDIT_ARCHIVE_MAX_AGE_S="1",
-    ) as one:
-        one.wait_ready()
-        load = publish(settings, ids_file, EVENTS, rate=RATE)
-        wait_for_flow(settings, one)
-        wait_abreast(settings, load, RATE)
-        with Rates(settings, load) as rates:
-            began_at = time.monotonic()
-            time.sleep(BEFORE_S)
-            slow_at = time.monotonic()
-            line.set(Fault.SLOW)
-            time.sleep(OUTAGE_S)
-            line.set(Fault.NONE)
-            ended_at = time.monotonic()
-        before = rates.between(began_at, slow_at)
-        during = rates.between(slow_at, ended_at)
-        load.wait()
-        wait_drained(settings, load)
+    )
     line.close()
 
-    prove(settings, load)
-    kept = {
-        store: round(during[store] / min(before[store], during[PUBLISHED]), 2)
-        for store in ("ledger", "archive")
-    }
-    report(
-        "elasticsearch slow",
-        events=load.published,
-        starts=one.starts,
-        peak_rss_mb=one.peak_rss_mb,
-        before_per_s=before,
-        during_per_s=during,
-        kept=kept,
-    )
-    assert min(kept.values()) >= KEPT_MIN
     assert during["index"] < during["ledger"]
-    assert one.starts == 1
-    assert one.peak_rss_mb < RSS_MAX_MB, f"MB in each ten seconds: {one.rss_mb}"
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from tests.unit.follower_support import an_event
 
 TOPIC = "audit.raw.authentication"
 LIMIT_S = 60.0
+PACE_SHARE = 0.75
 
 
 class Ledger(MemoryLedger):
@@ -62,7 +63,7 @@ class World:
             self.publish,
             feeds,
             self,  # type: ignore[arg-type]
-            DeliveryLimits(2_000, 1 << 20, 1.0, 8.0, LIMIT_S, 0.5, 1_000),
+            DeliveryLimits(2_000, 1 << 20, 1.0, 8.0, LIMIT_S, 0.5, 1_000, PACE_SHARE),
             Metrics(CollectorRegistry()),
             sleep=self.sleep,
             monotonic=lambda: self.now_s,
