@@ -85,6 +85,7 @@ def run_latency(
             worker.terminate()
             worker.wait(60)
     found = json.loads(report.read_text(encoding="utf-8"))
+    (SCRATCH / "searchable.json").write_text(json.dumps(searched), encoding="utf-8")
     ledger = [taken / 1000 for at, taken in found["ledger_us"] if at >= since_us]
     search = [taken / 1000 for at, taken in searched if at >= since_us]
     return {
