@@ -35,6 +35,8 @@ OF_NEW_VERSION = 50
 FEW_BYTES = 4 * 1024 * 1024
 SPARE_S = 12.0 if FULL else 25.0  # until a new worker brings what comes, on a busy machine
 EVENTS = int((BEFORE_S + OUTAGE_S + SPARE_S) * RATE)
+# What a follower with little memory missed while the index was new, it reads from the ledger first.
+EVENTS_SLOW = EVENTS + 60 * RATE
 
 
 @contextmanager
@@ -59,6 +61,7 @@ def rates_under(
     others: Sequence[str],
     settings: Settings,
     ids_file: Path,
+    events: int = EVENTS,
     **env: str,
 ) -> dict[str, float]:
     """Events a second that reached each store under a fault of one, by which the ``others`` have kept
@@ -67,7 +70,7 @@ def rates_under(
     # Objects a second old at most: the archive's rate is measured over seconds.
     with worker(AUDIT_ARCHIVE_MAX_AGE_S="1", **env) as one:
         one.wait_ready()
-        load = publish(settings, ids_file, EVENTS, rate=RATE)
+        load = publish(settings, ids_file, events, rate=RATE)
         wait_for_flow(settings, one)
         wait_abreast(settings, load, RATE)
         with Rates(settings, load) as rates:
@@ -127,6 +130,7 @@ def test_a_store_that_is_slow_delays_itself_alone(settings: Settings, ids_file: 
         ("ledger", "archive"),
         settings,
         ids_file,
+        EVENTS_SLOW,
         AUDIT_ELASTICSEARCH_URL=line.url,
         AUDIT_FOLLOWER_MAX_BYTES=str(FEW_BYTES),  # so that it is full soon
     )
