@@ -153,6 +153,12 @@ class Settings(BaseSettings):
         lt=1,
         description="Of the time, how long intake may wait for a store that answers and is nearly full.",
     )
+    follower_pace_patience_s: float = Field(
+        30.0,
+        ge=0,
+        description="For how long in all it waits so; then for a tenth of the time, until the store"
+        " has not been behind for as long.",
+    )
     follower_lagging_s: float = Field(
         15.0,
         gt=0,

@@ -23,11 +23,9 @@ from sinks.base import Feed, Ledger, PartitionControl, Prepare, PublishDeadLette
 from sinks.burial import Burial
 from sinks.flight import DeliveryLimits, Flight, Lane, any_of, merge
 from sinks.outage import NoLongerWanted, Outages
+from sinks.pace import Pace
 
 log = logging.getLogger(__name__)
-
-_PACE_S = 0.01  # between two looks at a healthy follower that is nearly full
-_PACE_MAX_S = 1.0  # at once
 
 
 class Delivery:
@@ -69,13 +67,18 @@ class Delivery:
         self._burial = Burial(
             publish_dead_letters, control, self._outages, limits, metrics, self.revoke
         )
+        self._pace = Pace(
+            feeds,
+            share=limits.pace_share,
+            patience_s=limits.pace_patience_s,
+            sleep=sleep,
+            monotonic=monotonic,
+        )
         self._lanes: dict[tuple[str, int], Lane] = {}
         self._fetched: deque[Flight] = deque()
         self._prepared: deque[Flight] = deque()
         self._queued_bytes = 0
         self._oldest_ms: dict[int, int] = {}  # of each flight: its first record's broker timestamp
-        self._paced_at = monotonic()
-        self._may_wait_s = 0.0
         self._changed = asyncio.Event()
 
     # --- what the transport calls ---
@@ -164,7 +167,7 @@ class Delivery:
                 events += len(flight.prepared.events) if flight.prepared else 0
                 flights.append(flight)
             self._changed.set()
-            await self._pace()
+            await self._pace.wait()
             await self._write(flights)
             for flight in flights:
                 self._landed(flight)
@@ -253,25 +256,6 @@ class Delivery:
             feed.note_head(outcome.head)
         if lane.halt is not None and outcome.head.next_offset >= lane.halt_at:
             self._burial.stop(lane.head.name, str(lane.halt))
-
-    # --- waiting ---
-
-    async def _pace(self) -> None:
-        """Let a healthy follower that is nearly full go first, for a part of the time at most.
-
-        What it cannot keep it reads from the ledger again, at three times the cost; but a store that
-        is slower than what comes in must not slow the ledger for long.
-        """
-        began = self._monotonic()
-        worked_s = began - self._paced_at
-        share = self._limits.pace_share
-        self._may_wait_s = min(self._may_wait_s + worked_s * share / (1 - share), _PACE_MAX_S)
-        while self._monotonic() - began < self._may_wait_s and any(
-            feed.is_pressed() for feed in self._feeds
-        ):
-            await self._sleep(_PACE_S)
-        self._paced_at = self._monotonic()
-        self._may_wait_s -= min(self._paced_at - began, self._may_wait_s)
 
     async def _wait(self) -> None:
         self._changed.clear()

@@ -21,6 +21,7 @@ class DeliveryLimits:
     dead_letter_ratio: float
     dead_letter_window: int
     pace_share: float
+    pace_patience_s: float
 
 
 @dataclass(slots=True)

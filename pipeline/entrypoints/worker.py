@@ -174,6 +174,7 @@ def _connect(
             dead_letter_ratio=settings.dead_letter_ratio,
             dead_letter_window=settings.dead_letter_window,
             pace_share=settings.follower_pace_share,
+            pace_patience_s=settings.follower_pace_patience_s,
         ),
         metrics,
     )

@@ -14,7 +14,6 @@ from pipeline.domain.errors import ChainBroken, LetterTooLarge, Reason, Unavaila
 from pipeline.domain.logs import LogName
 from pipeline.domain.records import (
     DeadLetter,
-    LeafRange,
     LogHead,
     PreparedBatch,
     RecordBatch,
@@ -30,6 +29,7 @@ from tests.unit.follower_support import an_event
 TOPIC = "audit.raw.authentication"
 LIMIT_S = 60.0
 PACE_SHARE = 0.75
+PATIENCE_S = 30.0
 
 
 class Ledger(MemoryLedger):
@@ -63,7 +63,7 @@ class World:
             self.publish,
             feeds,
             self,  # type: ignore[arg-type]
-            DeliveryLimits(2_000, 1 << 20, 1.0, 8.0, LIMIT_S, 0.5, 1_000, PACE_SHARE),
+            DeliveryLimits(2_000, 1 << 20, 1.0, 8.0, LIMIT_S, 0.5, 1_000, PACE_SHARE, PATIENCE_S),
             Metrics(CollectorRegistry()),
             sleep=self.sleep,
             monotonic=lambda: self.now_s,
@@ -195,37 +195,3 @@ async def test_a_ledger_that_is_away_for_longer_ends_the_worker() -> None:
         await world.run()
 
     assert LIMIT_S < world.now_s < LIMIT_S + 16
-
-
-class Pressed:
-    """A follower whose store answers and never catches up."""
-
-    def is_pressed(self) -> bool:
-        return True
-
-    def offer(self, fresh: LeafRange) -> None:
-        """Kept by nobody."""
-
-    def note_head(self, head: LogHead) -> None:
-        """Read by nobody."""
-
-
-@pytest.mark.anyio
-async def test_a_store_that_never_catches_up_slows_the_ledger_for_a_part_of_the_time() -> None:
-    world = World(1, feeds=[Pressed()])
-    await world.open()
-    write, writes_s = world.ledger.write, 0.0
-
-    async def slowly(batches: Sequence[PreparedBatch]) -> list[WriteOutcome]:
-        nonlocal writes_s
-        writes_s += 0.1
-        world.now_s += 0.1
-        return await write(batches)
-
-    world.ledger.write = slowly  # type: ignore[method-assign]
-    for number in range(50):
-        world.submit(0, 10 * number, 10)
-        await world.run()
-
-    assert (await world.ledger.head(1)).next_offset == 500
-    assert 0.24 < writes_s / world.now_s < 0.35
