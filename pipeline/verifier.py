@@ -490,8 +490,8 @@ def verify_log(bundle: Bundle, log: dict[str, Any], keys: Sequence[Key], report:
             raise Refused(where, f"{new.size} leaves do not begin with those {old.size}")
 
     where, places = f"proofs/{name}", list[int]()
-    packed = bundle.read(where)
-    proof = (packed[at : at + 32] for at in range(0, len(packed), 32))
+    packed = (bundle.read(part) for part in bundle.names if part.startswith(f"{where}/"))
+    proof = (some[at : at + 32] for some in packed for at in range(0, len(some), 32))
     leaves = Leaves(checked_events(bundle, parts, newest.size, places, report))
     root = root_of_some(leaves, 0, newest.size, proof)
     no_more(where, proof)
