@@ -31,7 +31,6 @@ from sinks.recorded_schemas import RecordedSchemas
 from sinks.subject_store import SubjectStore
 
 if TYPE_CHECKING:
-
     from pipeline.domain.escrow import EscrowEntry
     from pipeline.settings import Settings
 
