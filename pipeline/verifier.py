@@ -71,6 +71,7 @@ class Bundle:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._places: dict[str, tuple[int, int]] = {}
+        file.seek(0)
         while (header := self._exactly(512)) != bytes(512):
             try:
                 name, size = header[:100].rstrip(b"\0").decode("ascii"), int(header[124:135], 8)
@@ -575,7 +576,6 @@ def verify_file(
         if file.read(23) == b"c2sp.org/tlog-proof@v1\n":
             file.seek(0)
             return verify_proof(file.read(MEMBER_MAX), event.read_bytes() if event else None, keys)
-        file.seek(0)
         return verify_bundle(file, keys, exporters)
 
 

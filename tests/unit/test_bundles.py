@@ -28,7 +28,6 @@ from tests.export_support import (
     LOG,
     OCCURRED_AT_US,
     OTHER_LOG,
-    SIGNER,
     STRANGER,
     LogsInMemory,
     OpensAll,

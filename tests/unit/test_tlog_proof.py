@@ -13,6 +13,7 @@ from pipeline.domain.tlog_proof import TlogProof, TlogProofRefused, parse_tlog_p
 
 ONE, TWO = sha256(b"hash1").digest(), sha256(b"hash2").digest()
 ONE_64, TWO_64 = b64encode(ONE).decode(), b64encode(TWO).decode()
+EXTRA_64 = b64encode(b"extra information").decode()
 HEADER = "c2sp.org/tlog-proof@v1"
 
 # Of the tests of github.com/transparency-dev/formats/proof.
@@ -23,8 +24,7 @@ EXAMPLES = [
     ),
     (
         TlogProof(10, (ONE,), b"checkpoint data\n", b"extra information"),
-        f"{HEADER}\nextra {b64encode(b'extra information').decode()}\nindex 10\n{ONE_64}\n\n"
-        "checkpoint data\n",
+        f"{HEADER}\nextra {EXTRA_64}\nindex 10\n{ONE_64}\n\ncheckpoint data\n",
     ),
     (TlogProof(0, (), b"checkpoint\n"), f"{HEADER}\nindex 0\n\ncheckpoint\n"),
     (TlogProof(0, (), b"cp\n", b""), f"{HEADER}\nextra \nindex 0\n\ncp\n"),

@@ -8,6 +8,7 @@ import importlib.util
 import subprocess
 import sys
 from base64 import b64encode
+from itertools import pairwise
 from pathlib import Path
 from uuid import UUID
 
@@ -194,11 +195,7 @@ def test_it_reads_the_proofs_that_the_pipeline_makes(size: int) -> None:
 def test_one_proof_holds_for_any_choice_of_leaves(chosen: set[int], size: int) -> None:
     known = sorted(leaf for leaf in chosen if leaf < size)
     ends = [-1, *known, size]
-    groups = [
-        group
-        for after, before in zip(ends, ends[1:], strict=False)
-        for group in between(after, before, size)
-    ]
+    groups = [group for after, before in pairwise(ends) for group in between(after, before, size)]
     proof = iter([root_over(group, subtree) for group in groups])
     leaves = verifier.Leaves(iter([(leaf, LEAVES[leaf]) for leaf in known]))
 
@@ -298,7 +295,7 @@ def test_an_event_that_no_checkpoint_covers_yet_says_when_one_is_due() -> None:
     events = a_log(12)
     reader = LogsInMemory({LOG: events}, {LOG: [10]})
 
-    with pytest.raises(NotProven, match="of 10 leaves.*within 30 s"):
+    with pytest.raises(NotProven, match=r"of 10 leaves.*within 30 s"):
         proving(reader, UUID(bytes=events[11].event.event_id))
     with pytest.raises(NotProven, match="no event"):
         proving(reader, UUID(int=1))

@@ -61,7 +61,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def prove(
-    event_id: Annotated[UUID, typer.Argument(help="Of an event that the ledger has.")],
+    event_id: Annotated[str, typer.Argument(help="Of an event that the ledger has: a UUID.")],
     *,
     out: Annotated[
         Path | None,
@@ -87,7 +87,11 @@ def prove(
     from pipeline.entrypoints.cli.exporting import prove as prove_one
     from pipeline.settings import load_settings
 
-    found = prove_one(load_settings(), event_id, key or [])
+    try:
+        wanted = UUID(event_id)
+    except ValueError:
+        raise ConfigurationError("an event id is a UUID") from None
+    found = prove_one(load_settings(), wanted, key or [])
     if (with_event or event_out) and found.canonical is None:
         raise ConfigurationError("the event itself has expired: only its leaf can be proven")
     proof = replace(found.proof, extra=found.canonical) if with_event else found.proof
@@ -211,7 +215,7 @@ def export(
 def verify_bundle(
     file: Annotated[
         Path | None,
-        typer.Argument(exists=True, dir_okay=False, help="A bundle, or a proof of one event."),
+        typer.Argument(dir_okay=False, help="A bundle, or a proof of one event."),
     ] = None,
     *,
     key: Keys = None,
@@ -222,7 +226,7 @@ def verify_bundle(
     ] = None,
     event: Annotated[
         Path | None,
-        typer.Option("--event", exists=True, dir_okay=False, help="Of a proof: the event's bytes."),
+        typer.Option("--event", dir_okay=False, help="Of a proof: the event's bytes."),
     ] = None,
     print_verifier: Annotated[
         bool, typer.Option("--print-verifier", help="Print the program that does this, and end.")
@@ -249,7 +253,10 @@ def verify_bundle(
         raise ConfigurationError(str(error)) from None
     if not keys:
         raise ConfigurationError("name a key that you trust: --key VKEY or --key-file FILE")
-    report = verifier.verify_file(file, keys, exporters, event)
+    try:
+        report = verifier.verify_file(file, keys, exporters, event)
+    except OSError as error:
+        raise ConfigurationError(f"{error.filename}: {error.strerror}") from None
     if output is OutputFormat.JSON:
         show_json(
             {
