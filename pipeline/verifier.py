@@ -1,23 +1,21 @@
 """Verifies a bundle of an audit trail, or the proof of one event: offline, without trust in the sender.
 
-This file is the whole verifier. It needs the standard library and, for Ed25519, the package
-`cryptography`; it opens no connection and writes nothing. Read it, then run it:
+It needs the standard library and the package `cryptography`, opens no connection and writes nothing:
 
     python3 -I verify.py BUNDLE --key VKEY
     python3 -I verify.py EVENT.tlog-proof --key VKEY --event EVENT.json
 
-VKEY is a verifier key that you got from the trail's operator on another way than the bundle. Keys
-inside a bundle would prove nothing, so there are none. Exit status 0 means:
+VKEY is a verifier key that you got from the trail's operator on another way than the bundle: keys inside
+it would prove nothing, so there are none. Exit status 0 means:
  1. The manifest is signed by a key that you named, and every member is the one that it lists.
  2. Each event's bytes hash to a leaf, and the leaves lead to the root of a checkpoint that such a key
     signed: these events stood in the log at these places when it was signed.
  3. The checkpoints of a log that are in the bundle are of one history: nothing before was rewritten.
- 4. Opened values are those that their events committed to.
- 5. Counts, ranges and filters are as the manifest claims.
+ 4. Opened values are those that their events committed to; counts and filters are as the manifest says.
 It does not mean that nothing was left out, unless it says "complete from leaf a to b".
 
-Sources: RFC 6962 §2.1 (trees); C2SP signed-note, tlog-checkpoint, tlog-cosignature, tlog-proof; RFC 7693
-(BLAKE2b); POSIX ustar; Apache Avro 1.12; sections 3, 7.1 and 14 of the trail's own RFC.md.
+Sources: RFC 6962 §2.1 (trees), RFC 7693 (BLAKE2b), RFC 8032 (Ed25519), POSIX ustar, Apache Avro 1.12,
+https://c2sp.org (signed-note, tlog-checkpoint, tlog-cosignature, tlog-proof), the trail's RFC.md §3, §14.
 """
 
 from __future__ import annotations
@@ -39,8 +37,7 @@ from uuid import UUID
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-FORMAT, VERSION = "audit-trail-export", 1
-MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
+FORMAT, VERSION, MANIFEST, SIGNATURE = "audit-trail-export", 1, "manifest.json", "manifest.sig"
 MEMBER_MAX = 64 * 1024 * 1024  # bytes of a member, and of what it inflates to
 PROBLEMS_MAX = 100  # listed; more are counted
 LOG_KEY, WITNESS_KEY = 1, 4  # algorithms: Ed25519 over a text; Ed25519 over a time and a text
@@ -49,8 +46,8 @@ LOG_KEY, WITNESS_KEY = 1, 4  # algorithms: Ed25519 over a text; Ed25519 over a t
 class Refused(Exception):
     """Something is not as it must be: where, and what."""
 
-    def __init__(self, where: str, what: str) -> None:
-        super().__init__(f"{where}: {what}")
+    def __str__(self) -> str:
+        return ": ".join(self.args)
 
 
 # ---- The container: a tar file in which every byte is determined by names and contents ------------
@@ -163,8 +160,7 @@ def from_base64(text: str) -> bytes:
 
 def verify_note(where: str, note: bytes, keys: Sequence[Key]) -> tuple[str, set[Key]]:
     """The text of a note, and which of the keys signed it: a log's key at least. A signature of a key that
-    was not named counts for nothing; one that says it is of a named key must hold.
-    """
+    was not named counts for nothing; one that says it is of a named key must hold."""
     text, _, lines = note.decode("utf-8", "replace").rpartition("\n\n")
     text, signers = text + "\n", set[Key]()
     for line in lines.removesuffix("\n").split("\n"):
@@ -221,6 +217,13 @@ def middle_of(first: int, end: int) -> int:
     return first + (1 << ((end - first - 1).bit_length() - 1))
 
 
+def hashes(where: str, texts: Sequence[str]) -> Iterator[bytes]:
+    for text in texts:
+        if len(found := from_base64(text)) != 32:
+            raise Refused(where, "a line of the proof is no hash")
+        yield found
+
+
 def no_more(where: str, proof: Iterator[bytes]) -> None:
     if next(proof, None) is not None:
         raise Refused(where, "the proof has too many hashes")
@@ -239,9 +242,8 @@ class Leaves:
 
 
 def root_of_some(leaves: Leaves, first: int, end: int, proof: Iterator[bytes]) -> bytes:
-    """The root over leaves ``first`` to ``end - 1``, of which some are known: for each largest part of the
-    tree in which none is, the proof has one hash, from left to right.
-    """
+    """The root over leaves ``first`` to ``end - 1``, some of them known: for each largest part of the tree
+    in which none is, the proof has one hash, from left to right."""
     if leaves.next is None or leaves.next[0] >= end:
         return next(proof, b"")
     if end - first == 1:
@@ -280,8 +282,7 @@ def both_roots(
 
 # ---- Events ---------------------------------------------------------------------------------------
 
-FIELDS = "leaf_index event_id occurred_at stored_at broker_timestamp schema_id source_offset"
-FIELDS += " actor_ref leaf_hash event"
+FIELDS = "leaf_index event_id occurred_at stored_at broker_timestamp schema_id source_offset actor_ref leaf_hash event"
 
 
 class Event(NamedTuple):
@@ -315,7 +316,8 @@ def json_events(bundle: Bundle, name: str) -> Iterator[Event]:
     for line in bundle.lines(name):
         head, _, entry = line.partition(b',"event":')
         row = json.loads(head + b"}")
-        if [*row, "event"] != FIELDS.split() or entry[-1:] != b"}":
+        again = json.dumps(row, separators=(",", ":")).encode()[:-1] + b',"event":' + entry
+        if [*row, "event"] != FIELDS.split() or entry[-1:] != b"}" or again != line:
             raise ValueError
         leaf, event_id, at, _, _, schema, _, _, hashed = row.values()
         yield Event(leaf, event_id, at, schema, bytes.fromhex(hashed), entry[:-1])
@@ -330,8 +332,7 @@ def avro_events(bundle: Bundle, name: str) -> Iterator[Event]:
             key = file.read(avro_long(file))
             header[key] = file.read(avro_long(file))
     sync, schema = file.read(16), json.loads(header[b"avro.schema"])
-    names = [part["name"] for part in schema["fields"]]
-    if magic != b"Obj\x01" or header[b"avro.codec"] != b"deflate" or names != FIELDS.split():
+    if magic != b"Obj\x01" or [part["name"] for part in schema["fields"]] != FIELDS.split():
         raise ValueError
     while file.tell() < len(file.getbuffer()):
         count = avro_long(file)
@@ -348,36 +349,31 @@ def avro_events(bundle: Bundle, name: str) -> Iterator[Event]:
 
 def avro_long(file: BytesIO) -> int:
     """A zigzag varint."""
-    number = shift = 0
-    while True:
+    number = 0
+    for shift in range(0, 70, 7):
         byte = file.read(1)[0]
         number |= (byte & 0x7F) << shift
-        shift += 7
         if byte < 0x80:
             return (number >> 1) ^ -(number & 1)
+    raise ValueError
 
 
 def check_event(where: str, event: Event, filters: dict[str, Any], opened: dict[str, Any]) -> int:
     """Return how many values of an event are opened if all is as it must be.
 
     commitment = BLAKE2b-256(key = Ke, path ‖ 0x00 ‖ canonical value): Ke is of one event and one
-    subject, and decrypts nothing (RFC.md §3.2). Either all values of a subject are opened or none.
-    """
+    subject, and decrypts nothing (RFC.md §3.2). Either all values of a subject are opened or none."""
     if leaf_hash(event.entry) != event.leaf_hash:
         raise Refused(where, "its bytes are not those that were hashed")
     body = read_json(where, event.entry)
     clear, values = body["clear"], 0
     if (clear["event_id"], clear["occurred_at"]) != (event.event_id, event.occurred_at):
         raise Refused(where, "what stands beside the event is not what it says")
-    since, before = filters["from"], filters["to"]
     names = {"tenants": clear["tenant"], "families": body["family"], "actions": clear["action"]}
     wrong = [name for name, found in names.items() if filters[name] and found not in filters[name]]
-    wrong += (
-        ["subjects"]
-        if filters["subjects"] and not {*filters["subjects"]} & {*body["sealed"]}
-        else []
-    )
-    if wrong or event.occurred_at < (since or 0) or (before and event.occurred_at >= before):
+    if filters["subjects"] and not {*filters["subjects"]} & {*body["sealed"]}:
+        wrong.append("subjects")
+    if wrong or not (filters["from"] or 0) <= event.occurred_at < (filters["to"] or 1 << 63):
         raise Refused(where, f"the filters of the manifest do not let it in: {wrong or 'period'}")
     for subject, found in opened.items():
         event_key, sealed = from_base64(found["event_key"]), body["sealed"].get(subject, {})
@@ -446,7 +442,7 @@ def verify_bundle(file: IO[bytes], keys: Sequence[Key], exporters: Sequence[Key]
 
 def check_members(bundle: Bundle, manifest: dict[str, Any], report: Report) -> None:
     """The members are those that the manifest lists, byte for byte, in its order."""
-    content = sha256()
+    content = "".join(f"{row['sha256']}  {row['name']}\n" for row in manifest["members"])
     for row in manifest["members"]:
         try:
             found = bundle.read(row["name"])
@@ -454,12 +450,12 @@ def check_members(bundle: Bundle, manifest: dict[str, Any], report: Report) -> N
                 raise Refused(row["name"], "it is not the member that the manifest lists")
         except Refused as refused:
             report.problem(refused)
-        content.update(f"{row['sha256']}  {row['name']}\n".encode())
-    if content.hexdigest() != manifest["content_sha256"]:
+    if sha256(content.encode()).hexdigest() != manifest["content_sha256"]:
         report.problem(f"{MANIFEST}: content_sha256 is not of its members")
-    names = [*(row["name"] for row in manifest["members"]), MANIFEST, SIGNATURE]
-    if bundle.names != names:
-        beyond = sorted(set(bundle.names) - set(names)) or "their order"
+    if bundle.names != (
+        names := [row["name"] for row in manifest["members"]] + [MANIFEST, SIGNATURE]
+    ):
+        beyond = sorted({*bundle.names} - {*names}) or "their order"
         report.problem(f"bundle: members are not those of the manifest: {beyond}")
 
 
@@ -484,7 +480,7 @@ def verify_log(bundle: Bundle, log: dict[str, Any], keys: Sequence[Key], report:
     where = f"consistency/{name}.json"
     proofs = read_json(where, bundle.read(where))["proofs"]
     for (old, new), encoded in zip(pairwise(checkpoints), proofs, strict=True):
-        proof = (from_base64(text) for text in encoded)
+        proof = hashes(where, encoded)
         roots = both_roots(old, 0, new.size, proof) if 0 < old.size < new.size else ()
         no_more(where, proof)
         if roots != (old.root, new.root):
@@ -503,9 +499,8 @@ def verify_log(bundle: Bundle, log: dict[str, Any], keys: Sequence[Key], report:
     claims = [log[claim] for claim in ("events", "first_leaf", "last_leaf", "complete")]
     if claims != [count, first, last, complete]:
         raise Refused(MANIFEST, f"it claims other events of {name}")
-    said = "complete" if complete else "others may be left out,"
-    said += f" from leaf {first} to {last} of {newest.size}"
-    report.statements.append(f"{name}: {count} events, {said}")
+    said = f"{count} events, complete" if complete else f"{count} events, others may be left out,"
+    report.statements.append(f"{name}: {said} from leaf {first} to {last} of {newest.size}")
 
 
 def checked_events(
@@ -557,9 +552,9 @@ def verify_proof(proof: bytes, entry: bytes | None, keys: Sequence[Key]) -> Repo
             raise Refused("proof", "it has no index below the size of its checkpoint")
         if not entry:
             raise Refused("proof", "name the file with the event's canonical bytes: --event")
-        hashes = (from_base64(line) for line in lines)
-        root = root_of_one(leaf_hash(entry), int(index), 0, checkpoint.size, hashes)
-        no_more("proof", hashes)
+        path = hashes("proof", lines)
+        root = root_of_one(leaf_hash(entry), int(index), 0, checkpoint.size, path)
+        no_more("proof", path)
         if root != checkpoint.root:
             raise Refused("proof", "the event is not the leaf that it is of")
         report.statements.append(f"leaf {index} of {checkpoint.origin}, {checkpoint.size} leaves")
@@ -568,10 +563,8 @@ def verify_proof(proof: bytes, entry: bytes | None, keys: Sequence[Key]) -> Repo
     return report
 
 
-def verify_file(
-    path: Path, keys: Sequence[Key], exporters: Sequence[Key], event: Path | None
-) -> Report:
-    """A bundle or a proof: the file's beginning tells."""
+def verify_file(path: Path, keys: Sequence[Key], exporters: Sequence[Key], event: Any) -> Report:
+    """A bundle or a proof, as the file's beginning tells; ``event``: the path of a proof's event, or None."""
     with path.open("rb") as file:
         if file.read(23) == b"c2sp.org/tlog-proof@v1\n":
             file.seek(0)
@@ -607,8 +600,7 @@ def main() -> int:
     except (OSError, Refused) as error:
         parser.error(str(error))
     for line in [*report.statements, *(f"WRONG {problem}" for problem in report.problems)]:
-        # Names may hold anything: nothing that a terminal acts on is printed.
-        print(ascii(line)[1:-1])
+        print(ascii(line)[1:-1])  # names may hold what a terminal acts on
     print("NOT VERIFIED" if report.problems else "verified")
     return 1 if report.problems else 0
 

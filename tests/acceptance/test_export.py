@@ -215,6 +215,13 @@ def test_what_cannot_be_exported_is_said(keys: dict[str, str], tmp_path: Path) -
         (["export", str(out), "--tenant", "a", "--all-tenants"], "--tenant TENANT"),
         (["export", str(there), "--all-tenants"], "is there"),
         (["export", str(out), "--tenant", "a", "--personal-data", "--yes"], "--right and --reason"),
+        (
+            [
+                *("export", str(out), "--tenant", "a", "--personal-data", "--yes"),
+                *("--right", "audit", "--reason", "x" * 501),
+            ],
+            "at most 500 characters",
+        ),
         (["export", str(out), "--tenant", "a", "--subject", "a", "b", "c"], "no such person"),
         (["prove", "0199c1f0-0000-7000-8000-0000000000ff"], "no event"),
         (["verify-bundle", str(there)], "name a key that you trust"),

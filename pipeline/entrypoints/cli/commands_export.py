@@ -161,13 +161,17 @@ def export(
     from pipeline.settings import load_settings
 
     why = None
+    settings = load_settings()
     if personal_data:
         if right is None or not reason.strip():
             raise ConfigurationError("personal data leaves only with --right and --reason")
+        if len(reason) > settings.text_max_chars or not reason.isprintable():
+            raise ConfigurationError(
+                f"--reason is one line of at most {settings.text_max_chars} characters"
+            )
         why = exporting.Why(right.value, reason.strip())
     elif right is not None or reason:
         raise ConfigurationError("--right and --reason are for --personal-data")
-    settings = load_settings()
     filters = ExportFilters(
         tenants=only_tenants(tenant, all_tenants=all_tenants),
         all_tenants=all_tenants,
