@@ -113,7 +113,7 @@ def test_an_auditor_takes_away_what_is_asked_for_and_the_trail_knows(
     sealed, opened, avro = (tmp_path / name for name in ("s.tar", "o.tar", "a.tar"))
     personal = (
         *("export", str(opened), "--tenant", "tenant-1", "--personal-data"),
-        *("--right", "legal-claim", "--reason", "case 12 of Zoë Quinn"),
+        *("--right", "legal-claim", "--reason", "case 12 of Zoë Vogelsang-Xu"),
     )
 
     cli("export", str(sealed), "--tenant", "tenant-1")
@@ -157,7 +157,7 @@ def test_an_auditor_takes_away_what_is_asked_for_and_the_trail_knows(
     assert len(values) > 50
     everything = b"\n".join(contents(sealed).values())
     assert not [value for value in values if json.dumps(value).encode() in everything]
-    assert b"Quinn" not in b"\n".join(contents(opened).values())  # the reason stays in the trail
+    assert b"Vogelsang-Xu" not in b"\n".join(contents(opened).values())  # the reason stays in the trail
 
     # Each export is an event of the trail, of each tenant that it concerns, with its content.
     for name, tenants in (("s", ["tenant-1"]), ("o", ["tenant-1"])):
@@ -172,12 +172,12 @@ def test_an_auditor_takes_away_what_is_asked_for_and_the_trail_knows(
             assert clear["export.content_hash"] == found[name]["manifest"]["content_sha256"]
             assert clear["export.personal_data"] == (name == "o")
             assert clear.get("reason_code") == ("legal-claim" if name == "o" else None)
-            assert "Quinn" not in event
+            assert "Vogelsang-Xu" not in event
             assert "dora" not in event
     assert set(TENANTS) <= set(found["a"]["manifest"]["trail_events"])
     told = found["o"]["manifest"]["trail_events"]["tenant-1"]
     [document] = wait_until(lambda: indexed(settings, f'event.id:"{told}"'))
-    assert document["event"]["reason"] == "case 12 of Zoë Quinn"
+    assert document["event"]["reason"] == "case 12 of Zoë Vogelsang-Xu"
 
     # The proof of one event; an event of the export itself waits for the next checkpoint.
     proof, entry = tmp_path / "e.tlog-proof", tmp_path / "e.json"
