@@ -157,7 +157,9 @@ def test_an_auditor_takes_away_what_is_asked_for_and_the_trail_knows(
     assert len(values) > 50
     everything = b"\n".join(contents(sealed).values())
     assert not [value for value in values if json.dumps(value).encode() in everything]
-    assert b"Vogelsang-Xu" not in b"\n".join(contents(opened).values())  # the reason stays in the trail
+    assert b"Vogelsang-Xu" not in b"\n".join(
+        contents(opened).values()
+    )  # the reason stays in the trail
 
     # Each export is an event of the trail, of each tenant that it concerns, with its content.
     for name, tenants in (("s", ["tenant-1"]), ("o", ["tenant-1"])):

@@ -299,7 +299,11 @@ class SealedTrail:
         return self.openers[-1]
 
 
-VALUES = {"actor.id": "u-1001", "actor.name": 'Zoë "Z" Quinn', "labels": {"card": "4111-1111-1111-1111"}}
+VALUES = {
+    "actor.id": "u-1001",
+    "actor.name": 'Zoë "Z" Quinn',
+    "labels": {"card": "4111-1111-1111-1111"},
+}
 
 
 @pytest.fixture
