@@ -141,6 +141,16 @@ GRANT EXECUTE ON FUNCTION subject_keys_by_ref(uuid[]) TO audit_writer;
 COMMENT ON FUNCTION subject_keys_by_ref(uuid[]) IS
     'The living keys of subjects, for opening blobs and for escrow; erased and unknown refs have no row.';
 
+CREATE OR REPLACE FUNCTION subject_refs(hashes bytea[]) RETURNS TABLE (subject_ref uuid)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $body$
+    SELECT subject_ref FROM audit_user WHERE subject_hash = ANY (hashes) ORDER BY subject_ref
+$body$;
+ALTER FUNCTION subject_refs(bytea[]) OWNER TO audit_owner;
+REVOKE ALL ON FUNCTION subject_refs(bytea[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION subject_refs(bytea[]) TO audit_writer;
+COMMENT ON FUNCTION subject_refs(bytea[]) IS
+    'The refs of all generations of subjects, those whose key is gone too: by which a person is in events. Makes nothing.';
+
 CREATE OR REPLACE FUNCTION mark_escrowed(refs uuid[], object_name text) RETURNS void
     LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $body$
     UPDATE audit_user SET escrow = object_name

@@ -139,6 +139,7 @@ def _signature(line: str) -> Signature:
             decoded = b64decode(parts[2], validate=True)
         except ValueError:
             decoded = b""
-        if len(decoded) > KEY_ID_BYTES:
+        # One way to write it (RFC 4648 §3.5): a note whose bytes were changed is another note.
+        if len(decoded) > KEY_ID_BYTES and b64encode(decoded).decode() == parts[2]:
             return Signature(parts[1], decoded[:KEY_ID_BYTES], decoded[KEY_ID_BYTES:])
     raise NoteRefused("a signature line is: dash, key name, base64 of key id and signature")

@@ -90,7 +90,7 @@ def listed(title: str) -> list[str]:
 
 def audit_trail(line: str) -> list[str] | None:
     """The words after the program, if a line runs it."""
-    match = re.match(r"(?:\S+/)?audit-trail\s+(.*)$", line)
+    match = re.match(r"(?:\S+/)?audit-trail\s+(.*?)(?:\s[>|].*)?$", line)
     return shlex.split(match[1]) if match and "…" not in line else None
 
 

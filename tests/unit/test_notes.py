@@ -126,3 +126,9 @@ def test_a_checkpoint_is_three_lines() -> None:
 def test_what_is_no_checkpoint_is_refused(text: str) -> None:
     with pytest.raises(CheckpointRefused):
         parse_checkpoint(text)
+
+
+def test_a_signature_in_other_base64_is_refused() -> None:
+    """Its last character has bits that count for nothing: they must be zero."""
+    with pytest.raises(NoteRefused, match="a signature line is"):
+        parse_note(NOTE.replace(b"BwJnAM=", b"BwJnAN="))

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline.entrypoints.cli import (
+    commands_export,
     commands_flow,
     commands_look,
     commands_relay,
@@ -53,6 +54,7 @@ commands_flow.add_to(app)
 commands_look.add_to(app)
 commands_relay.add_to(app)
 commands_sign.add_to(app)
+commands_export.add_to(app)
 
 
 def main() -> None:

@@ -78,6 +78,26 @@ export interface DataSubject {
   readonly id: string;
 }
 
+/** That events were taken away as a bundle: what was asked for, and what left. The right to personal data stands in reason_code, why in reason, who in actor. */
+export interface Export {
+  /** SHA-256 of the bundle, content_sha256 of its manifest; 64 hexadecimal digits. */
+  readonly content_hash?: string;
+  /** Events of this tenant in it. */
+  readonly events?: number | bigint;
+  /** Whether it holds values that were sealed. */
+  readonly personal_data?: boolean;
+  /** Whether every tenant's events were asked for; each tenant in it is told. */
+  readonly all_tenants?: boolean;
+  /** Begin of the period of occurred_at, microseconds since 1970-01-01 UTC; null: from the first event on. */
+  readonly from_time?: number | bigint | null;
+  /** Its end, not included; null: up to the newest event. */
+  readonly to_time?: number | bigint | null;
+  /** Families that were asked for; empty: all. */
+  readonly families?: readonly string[];
+  /** Whether the events of one person were asked for; who, nobody is told here. */
+  readonly one_person?: boolean;
+}
+
 /** Of one producer, whose instance and epoch stand in producer. The last one of an epoch is final; a producer without a final one that stays silent for three intervals is gone. */
 export interface Heartbeat {
   /** Seconds until the next one; 0 says nothing. */
@@ -196,6 +216,7 @@ export type SystemOperation =
   | "repair"
   | "gap"
   | "alert"
+  | "export"
   | "other";
 
 /** A person or account besides the actor. (tenant, id_type, id) names the data subject that owns the values marked target in here. */
@@ -367,6 +388,8 @@ export interface SystemFields extends CommonFields {
   readonly heartbeat?: Heartbeat | null;
   /** Of a heartbeat: one entry for each raw topic that the producer has used in this epoch, so that a loss can be told from a late event. */
   readonly topics?: readonly TopicProgress[];
+  /** That events were exported. */
+  readonly export?: Export | null;
 }
 
 /** The fields of an event, by family. */

@@ -1,0 +1,115 @@
+"""Telling the trail what a command did: an event of the family ``system``, and the wait for its leaf."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from pipeline.db.connection import Connection
+from pipeline.domain.errors import AuditTrailError
+from pipeline.domain.logs import SYSTEM_FAMILY
+from pipeline.entrypoints.cli.publishing import Publisher
+from pipeline.entrypoints.cli.schema_ids import registered_ids
+from pipeline.entrypoints.cli.version import product_version
+from pipeline.importers.encode import EventEncoder
+
+if TYPE_CHECKING:
+    from pipeline.settings import Settings
+
+_LOOK_EVERY_S: Final = 0.5
+_HELD: Final = "SELECT count(*) FROM leaves WHERE event_id = ANY (%s)"
+
+
+class NotHeld(AuditTrailError):
+    """The ledger did not take the event in time: what was to follow it was not done."""
+
+
+def operator_of(settings: Settings) -> str:
+    """Who runs the command: AUDIT_OPERATOR, or account and host."""
+    return settings.operator or f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def system_event(
+    settings: Settings, tenant: str, operation: str, action: str, **fields: Any
+) -> dict[str, Any]:
+    """An event about what a person did with a command, now; its actor is the operator."""
+    return {
+        "event_id": str(uuid7()),
+        "occurred_at": time.time_ns() // 1000,
+        "tenant": tenant,
+        "action": action,
+        "operation": operation,
+        "outcome": "success",
+        "producer": {
+            "service": "audit-trail",
+            "version": product_version(),
+            "instance": socket.gethostname(),
+        },
+        "actor": {
+            "type": "user",
+            "tenant": tenant,
+            "id_type": "operator",
+            "id": operator_of(settings),
+        },
+        **fields,
+    }
+
+
+def uuid7() -> UUID:
+    """A UUID of version 7: it sorts by time. Source: RFC 9562 §5.7."""
+    raw = (time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10)
+    number = int.from_bytes(raw, "big")
+    number = number & ~(0xF << 76) | 0x7 << 76
+    return UUID(int=number & ~(0x3 << 62) | 0x2 << 62)
+
+
+async def tell_trail(
+    settings: Settings, events: Sequence[Mapping[str, Any]], *, timeout_s: float
+) -> None:
+    """Publish events of the family ``system`` and return once the ledger holds each as a leaf.
+
+    Raises:
+        NotHeld: It does not in time: no worker runs, or it refused one (dead letter).
+        ConfigurationError: The schema is not registered.
+        Unavailable: A server does not answer; the events may be there all the same.
+    """
+    await asyncio.to_thread(_publish, settings, events)
+    ids = [UUID(event["event_id"]) for event in events]
+    connection = Connection(
+        settings.database_url.get_secret_value(),
+        name="announcing",
+        timeout_s=settings.request_timeout_s,
+    )
+    deadline = time.monotonic() + timeout_s
+    try:
+        while True:
+            async with connection.session() as session:
+                row = await (await session.execute(_HELD, [ids])).fetchone()
+            if row and row[0] == len(ids):
+                return
+            if time.monotonic() > deadline:
+                raise NotHeld(
+                    f"the ledger did not take the event about this within {timeout_s:.0f} s, so"
+                    " nothing more was done: is a worker running? (audit-trail status,"
+                    " audit-trail dead-letter list)"
+                )
+            await asyncio.sleep(_LOOK_EVERY_S)
+    finally:
+        await connection.close()
+
+
+def _publish(settings: Settings, events: Sequence[Mapping[str, Any]]) -> None:
+    encoder = EventEncoder(registered_ids(settings, [SYSTEM_FAMILY]))
+    try:
+        records = [encoder.encode(SYSTEM_FAMILY, dict(event)) for event in events]
+    except ValueError as error:
+        raise RuntimeError("an event of our own breaks its schema") from error
+    with Publisher(settings) as publisher:
+        for record in records:
+            publisher.publish(record.topic, key=record.key, value=record.value)
