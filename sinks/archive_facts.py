@@ -37,7 +37,9 @@ class LeafFacts(NamedTuple):
     server: bytes  # ``SERVER`` each: what the server set beside the event
     hashes: bytes  # 32 bytes each: SHA-256(0x00 ‖ canonical bytes)
     sealed: bytes  # ``SEALED`` for each subject of each leaf but those that are ``wrong``
-    wrong: list[int]  # numbers in the block: not the stored hash, or the event says another id or time
+    wrong: list[
+        int
+    ]  # numbers in the block: not the stored hash, or the event says another id or time
 
 
 def leaves(block: bytes, count: int) -> LeafFacts:

@@ -11,7 +11,6 @@ from hashlib import sha256
 
 from pipeline.compliance.authority import Absence, missing
 from pipeline.compliance.findings import Finding, Kind, Store
-from pipeline.domain.logs import LogName
 from pipeline.domain.merkle import HASH_BYTES, Frontier, packed_parents
 from pipeline.native import native
 from sinks import archive_facts, ocf
@@ -88,7 +87,11 @@ def check_object(
         wrong(f"holds leaves up to {leaf - 1}, its metadata says {info.last_leaf}")
     for expected, (named, _id, _at) in enumerate(PLACE.iter_unpack(found.places), info.first_leaf):
         if named != expected:
-            wrong(f"leaf {named} stands in the place of leaf {expected}", kind=Kind.REORDERED, leaf=expected)
+            wrong(
+                f"leaf {named} stands in the place of leaf {expected}",
+                kind=Kind.REORDERED,
+                leaf=expected,
+            )
     if Frontier().append_packed(bytes(found.hashes), PARENTS).root() != info.root:
         wrong("its root is not the one of its leaves", kind=Kind.INCONSISTENT)
     _check_blobs(found, info, vaulted, vault_body)
@@ -102,7 +105,9 @@ def _check_blobs(
     problems = found.problems
 
     def changed(what: str) -> None:
-        problems.append(Finding(Kind.CHANGED, Store.VAULT, log, what, leaf=info.first_leaf, place=key))
+        problems.append(
+            Finding(Kind.CHANGED, Store.VAULT, log, what, leaf=info.first_leaf, place=key)
+        )
 
     if vaulted is None:
         absent = missing(

@@ -56,6 +56,11 @@ _BLOBS_BEYOND = """
 SELECT leaf_index, uuid_send(subject_ref) FROM audit_blobs
 WHERE log_id = %s AND (leaf_index >= %s OR leaf_index < 0) ORDER BY leaf_index LIMIT %s
 """
+_STORED_AT = "SELECT max(stored_at) FROM audit_logs WHERE log_id = %s AND leaf_index = %s"
+_OF_PERIOD = """
+SELECT min(leaf_index), max(leaf_index) FROM leaves
+WHERE log_id = %s AND occurred_at >= %s AND occurred_at < %s
+"""
 _PLACE_OF = "SELECT log_id, leaf_index FROM leaves WHERE event_id = %s::uuid"
 # Logs that a table has rows of, by one look into its index for each.
 _LOG_IDS = """
@@ -175,7 +180,9 @@ class TrailReader:
         """Their blobs."""
         return [BlobRow(*row) for row in await self._all(_BLOBS, [log_id, first, end])]
 
-    async def beyond(self, table: str, log_id: int, size: int, limit: int) -> list[tuple[int, bytes]]:
+    async def beyond(
+        self, table: str, log_id: int, size: int, limit: int
+    ) -> list[tuple[int, bytes]]:
         """Leaf and event id (of blobs: subject) of rows that no leaf of a log of ``size`` calls for."""
         query = _BLOBS_BEYOND if table == "audit_blobs" else _BEYOND.format(table=_known(table))
         return [(row[0], row[1]) for row in await self._all(query, [log_id, size, limit])]
@@ -184,6 +191,16 @@ class TrailReader:
         """Log and leaf index that ``leaves`` has for an event."""
         rows = await self._all(_PLACE_OF, [event_id.hex()])
         return (rows[0][0], rows[0][1]) if rows else None
+
+    async def stored_at(self, log_id: int, leaf: int) -> datetime | None:
+        """When the ledger stored a leaf; None: it has no event of it."""
+        rows = await self._all(_STORED_AT, [log_id, leaf])
+        return rows[0][0] if rows else None
+
+    async def of_period(self, log_id: int, begins: datetime, ends: datetime) -> tuple[int, int]:
+        """The first leaf of a period of ``occurred_at``, and the one after the last; the same where none."""
+        ((first, last),) = await self._all(_OF_PERIOD, [log_id, begins, ends])
+        return (0, 0) if first is None else (first, last + 1)
 
     async def foreign_logs(self, known: Sequence[int]) -> list[tuple[str, int]]:
         """(table, log id) of rows whose log is in no head."""
@@ -204,9 +221,7 @@ class TrailReader:
                 return
             after = rows[-1][0] + 1
 
-    async def letter_keys(
-        self, name: LogName, ranges: Sequence[tuple[int, int]]
-    ) -> dict[int, int]:
+    async def letter_keys(self, name: LogName, ranges: Sequence[tuple[int, int]]) -> dict[int, int]:
         """How many dead letters of a log have a key, by the first offset of each range."""
         values = [[one for one, _ in ranges], [end for _, end in ranges]]
         rows = await self._all(_LETTER_KEYS, [*values, name.topic, name.partition, name.epoch])

@@ -40,7 +40,9 @@ def main() -> None:
     best = min(spent)
     size = len(pair.leaves_body) // EVENTS, len(pair.blobs_body) // EVENTS
     print(f"{EVENTS} events, {size[0]} + {size[1]} bytes each as stored")
-    print(f"archive objects verified: {EVENTS / best:,.0f} events/s of CPU ({best / EVENTS * 1e6:.2f} µs each)")
+    print(
+        f"archive objects verified: {EVENTS / best:,.0f} events/s of CPU ({best / EVENTS * 1e6:.2f} µs each)"
+    )
 
 
 if __name__ == "__main__":
