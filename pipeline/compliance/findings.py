@@ -62,17 +62,23 @@ class Finding:
 
 @dataclass(slots=True)
 class Findings:
-    """Counts are exact; at most ``LISTED_PER_SORT`` of a sort and ``LISTED_MAX`` in all are listed."""
+    """Counts are exact; at most ``LISTED_PER_SORT`` of a sort and ``LISTED_MAX`` in all are listed. What is
+    listed is not counted a second time: an object that was half verified is read again on resuming.
+    """
 
     listed: list[Finding] = field(default_factory=list)
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # kind, store, log
+    _known: set[Finding] = field(default_factory=set)
 
     def add(self, finding: Finding) -> None:
         """Note one."""
+        if finding in self._known:
+            return
         sort = (finding.kind.value, finding.store.value, finding.log)
         self.counts[sort] += 1
         if self.counts[sort] <= LISTED_PER_SORT and len(self.listed) < LISTED_MAX:
             self.listed.append(finding)
+            self._known.add(finding)
 
     def add_all(self, findings: Sequence[Finding]) -> None:
         """Note several."""
@@ -112,4 +118,4 @@ class Findings:
             for row in state["listed"]
         ]
         counts = Counter({(kind, store, log): int(n) for kind, store, log, n in state["counts"]})
-        return cls(listed, counts)
+        return cls(listed, counts, set(listed))

@@ -16,7 +16,7 @@ from pipeline.domain.logs import LogName
 INTAKE_PAGE: Final = 5_000
 
 _HEADS = """
-SELECT log_id, name, size, next_offset, frontier, root, updated_at,
+SELECT log_id, name, size, next_offset, frontier, root, updated_at, topic_id,
     coalesce((SELECT next_leaf FROM follower_position AS f
               WHERE f.log_id = log_heads.log_id AND follower = 'index'), 0),
     coalesce((SELECT next_leaf FROM follower_position AS f
@@ -97,6 +97,7 @@ class LogState(NamedTuple):
     frontier: bytes
     root: bytes
     updated_at: datetime
+    topic_id: str
     indexed: int
     archived: int
 

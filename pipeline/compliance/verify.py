@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.compliance.findings import LISTED_PER_SORT, Finding, Findings, Kind, Store
-from pipeline.compliance.trail_reader import LogState, TrailReader
-from pipeline.compliance.verify_intake import Letters, Topics, check_intake
+from pipeline.compliance.trail_reader import LogState
+from pipeline.compliance.verify_intake import Topics, check_intake
 from pipeline.compliance.verify_log import LogCheck, Parts
 from pipeline.compliance.verify_state import LogProgress, Progress, load, save
 from pipeline.domain.errors import ConfigurationError
-from pipeline.domain.logs import LogName
 from sinks.archive_format import ARCHIVE_PREFIX
 from sinks.archive_listing import logs_below
 
@@ -93,10 +92,9 @@ class Verification:
         try:
             if self._parts.index is not None:
                 await self._parts.index.refresh()
-            letters = await self._letters()
             for log in progress.logs:
                 if not log.done:
-                    await self._log(progress, log, letters)
+                    await self._log(progress, log)
                     self._save()
             if not self._options.scope.log:
                 await self._nobodys(progress.findings)
@@ -105,12 +103,7 @@ class Verification:
             self._save()
         return progress
 
-    async def _letters(self) -> Mapping[LogName, Letters]:
-        return await self._options.topics.letters() if self._options.topics is not None else {}
-
-    async def _log(
-        self, progress: Progress, log: LogProgress, letters: Mapping[LogName, Letters]
-    ) -> None:
+    async def _log(self, progress: Progress, log: LogProgress) -> None:
         state, scope, findings = log.state, self._options.scope, progress.findings
         begins, ends = 0, state.size
         if scope.is_period:
@@ -121,8 +114,8 @@ class Verification:
         check = LogCheck(self._parts, log, findings, begins=begins, ends=ends)
         await check.run()
         if self._parts.ledger:
-            of_log = letters.get(state.name, Letters([], None)) if self._options.topics else None
-            await check_intake(self._parts.reader, state, findings, self._options.topics, of_log)
+            await check_intake(self._parts.reader, state, findings, self._options.topics)
+        log.done = True
 
     async def _nobodys(self, findings: Findings) -> None:
         """Rows, objects and documents of logs that the ledger does not have."""

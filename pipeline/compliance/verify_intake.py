@@ -7,7 +7,7 @@ dropped before the ledger stands there.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, NamedTuple, Protocol
 
@@ -16,15 +16,6 @@ from pipeline.compliance.trail_reader import IntakeRow, LogState, TrailReader
 from pipeline.domain.logs import LogName
 
 _PAGE: Final = 1_000
-
-
-class TopicRange(NamedTuple):
-    """Records of a raw partition between two offsets; ``first`` is later than asked for where older ones
-    are gone.
-    """
-
-    first: int
-    offsets: Sequence[int]
 
 
 class Letters(NamedTuple):
@@ -37,16 +28,19 @@ class Letters(NamedTuple):
 class Topics(Protocol):
     """Kafka as a verification needs it."""
 
-    async def records(self, name: LogName, first: int, end: int) -> TopicRange | None:
-        """The offsets of records that the topic has there; None: the topic is another one now.
+    async def counts(
+        self, name: LogName, topic_id: str, ranges: Sequence[tuple[int, int]]
+    ) -> list[int | None]:
+        """How many records the topic has in each range of offsets (ascending, the end not included); None
+        where its first ones are gone, or the topic is another one now.
 
         Raises:
             Unavailable: The brokers do not answer.
         """
         ...
 
-    async def letters(self) -> Mapping[LogName, Letters]:
-        """The dead letters of every log. Raises as ``records``."""
+    async def letters(self, name: LogName) -> Letters:
+        """The dead letters of a log. Raises as ``counts``."""
         ...
 
 
@@ -55,13 +49,13 @@ async def check_intake(
     log: LogState,
     findings: Findings,
     topics: Topics | None,
-    letters: Letters | None,
 ) -> None:
     """Check the rows of a log up to its position; ``topics`` is None where Kafka is left out.
 
     Raises:
         Unavailable: Ask again later.
     """
+    letters = await topics.letters(log.name) if topics is not None else None
     rows: list[IntakeRow] = []
     follows: IntakeRow | None = None
     async for row in reader.intake(log.log_id):
@@ -100,7 +94,7 @@ def _follow(log: LogState, before: IntakeRow | None, row: IntakeRow, findings: F
         what = f"two rows speak of the offsets {row.first_offset} to {before.next_offset - 1}"
         place = f"{row.first_offset}-{before.next_offset - 1}"
         findings.add(_finding(Kind.INCONSISTENT, log, what, place))
-    if row.first_leaf != before.first_leaf + before.accepted:
+    elif row.first_leaf != before.first_leaf + before.accepted:
         what = (
             f"the row of offset {row.first_offset} begins with leaf {row.first_leaf},"
             f" the one before ends before leaf {before.first_leaf + before.accepted}"
@@ -122,9 +116,9 @@ async def _check_rows(
     for row in dead:
         _check_letters(log, row, keys.get(row.first_offset, 0), letters, findings)
     if topics is not None:
-        for row in rows:
-            if row.holes and not row.restored:
-                await _check_holes(log, row, findings, topics)
+        await _check_holes(
+            log, [row for row in rows if row.holes and not row.restored], findings, topics
+        )
 
 
 def _check_letters(
@@ -146,18 +140,22 @@ def _check_letters(
         findings.add(Finding(Kind.MISSING, Store.DEAD_LETTERS, str(log.name), what, place=place))
 
 
-async def _check_holes(log: LogState, row: IntakeRow, findings: Findings, topics: Topics) -> None:
-    found = await topics.records(log.name, row.first_offset, row.next_offset)
-    if found is None or found.first > row.first_offset:
-        return  # the topic's retention has passed over it
-    counted = row.accepted + row.duplicates + row.dead_lettered
-    if len(found.offsets) > counted:
-        what = (
-            f"the topic has {len(found.offsets)} records there, {counted} are accounted for:"
-            " one was dropped before the ledger"
-        )
-        place = f"{row.first_offset}-{row.next_offset - 1}"
-        findings.add(_finding(Kind.MISSING, log, what, place))
+async def _check_holes(
+    log: LogState, rows: Sequence[IntakeRow], findings: Findings, topics: Topics
+) -> None:
+    if not rows:
+        return
+    ranges = [(row.first_offset, row.next_offset) for row in rows]
+    counts = await topics.counts(log.name, log.topic_id, ranges)
+    for row, records in zip(rows, counts, strict=True):
+        counted = row.accepted + row.duplicates + row.dead_lettered
+        if records is not None and records > counted:
+            what = (
+                f"the topic has {records} records there, {counted} are accounted for: some were"
+                " dropped before the ledger"
+            )
+            place = f"{row.first_offset}-{row.next_offset - 1}"
+            findings.add(_finding(Kind.MISSING, log, what, place))
 
 
 def _finding(kind: Kind, log: LogState, what: str, place: str | None = None) -> Finding:

@@ -31,7 +31,7 @@ from pipeline.compliance.verify_leaves import (
 from pipeline.compliance.verify_state import LogProgress
 from pipeline.domain.merkle import HASH_BYTES, Frontier
 from sinks.archive_facts import BLOB, PLACE, SERVER
-from sinks.index_reader import IndexReader
+from sinks.index_reader import Document, IndexReader
 
 SPAN_LEAVES: Final = 20_000  # of small objects together; a larger object is a span of its own
 HASHED_LEAVES: Final = 20_000  # where leaf hashes alone are read
@@ -145,14 +145,12 @@ class LogCheck:
         self._log.archive = None
         while self._log.next_leaf < end:
             await self._range(min(self._log.next_leaf + self._rows_at_once, end), None)
-            self._parts.on_span(0)
 
     async def _span(self, held: ArchivedLeaves) -> None:
         end = min(held.next_leaf, self._ends)
         while self._log.next_leaf < end:
             step = HASHED_LEAVES if not self._reads_rows else self._rows_at_once
             await self._range(min(self._log.next_leaf + step, end), held)
-        self._parts.on_span(0)
 
     async def _hash_only(self, end: int) -> None:
         """Leaf hashes without their events: what lies outside of the period."""
@@ -190,15 +188,26 @@ class LogCheck:
                 held.part("places", PLACE.size, first, end),
                 held.part("hashes", HASH_BYTES, first, end),
             )
-        self._findings.add_all(await differences(where, stores, reader.place_of))
+        wrong = await differences(where, stores, reader.place_of)
+        self._findings.add_all(wrong)
+        doubtful = {one.leaf for one in wrong if one.store in (Store.LEDGER, Store.LEAVES)}
+        documents: list[Document] = []
         if checked is not None:
             self._blobs(where, checked, blobs, held)
             if self._parts.index is not None:
-                await self._index(self._parts.index, where, checked, blobs)
-        count_places(self._log.hours, {store: one.places for store, one in stores.items()})
+                documents = await self._index(self._parts.index, where, checked, blobs, doubtful)
         hashes = self._all_hashes(leaves, first, end, list(stores.values())[1:])
         archived = held.part("hashes", HASH_BYTES, first, end) if held is not None else None
-        await self._grow(first, end, hashes, archived)
+
+        def count() -> None:
+            places = {store: one.places for store, one in stores.items()}
+            count_places(self._log.hours, places)
+            if checked is not None and self._parts.index is not None:
+                hours = self._log.hours.setdefault(Store.INDEX, {})
+                durable = self._state.indexed
+                count_documents(hours, leaves.places, documents, durable=durable)
+
+        await self._grow(first, end, hashes, archived, count)
 
     def _size_steps(self, rows: list[EventRow], blobs: list[BlobRow]) -> None:
         if rows:
@@ -220,24 +229,28 @@ class LogCheck:
         self._findings.add_all(check_blobs(where, checked.sealed, blobs, times, vaulted))
 
     async def _index(
-        self, index: IndexReader, where: Where, checked: CheckedRows, blobs: list[BlobRow]
-    ) -> None:
+        self,
+        index: IndexReader,
+        where: Where,
+        checked: CheckedRows,
+        blobs: list[BlobRow],
+        doubtful: set[int | None],
+    ) -> list[Document]:
+        """Documents beside the events of the ledger, but for those that are not what was hashed."""
         check = self._parts.documents
         found = await index.of_leaves(self._name, where.first, where.end, whole=check.sources)
         events, problems = await check.events(where, checked.rows, checked.packed.hashes, blobs)
         self._findings.add_all(problems)
-        expected = {PLACE.unpack(row.place)[0]: row for row in checked.rows}
         by_id = {event.event_id: event for event in events}
         wanted = {
-            leaf: by_id[event_id]
-            for leaf, row in expected.items()
-            if (event_id := PLACE.unpack(row.place)[1]) in by_id
+            row.leaf: by_id[event_id]
+            for row in checked.rows
+            if (event_id := PLACE.unpack(row.place)[1]) in by_id and row.leaf not in doubtful
         }
         late = {row.leaf: row.late for row in checked.rows}
         durable = self._state.indexed
         self._findings.add_all(check.compare(where, wanted, late, found, durable=durable))
-        hours = self._log.hours.setdefault(Store.INDEX, {})
-        count_documents(hours, checked.packed.places, found, durable=self._state.indexed)
+        return found
 
     def _all_hashes(
         self, leaves: PackedLeaves, first: int, end: int, others: list[Packed]
@@ -254,30 +267,38 @@ class LogCheck:
         return b"".join([known[leaf] for leaf in range(first, end)])
 
     async def _grow(
-        self, first: int, end: int, leaves: bytes | None, archived: bytes | None
+        self,
+        first: int,
+        end: int,
+        leaves: bytes | None,
+        archived: bytes | None,
+        count: Callable[[], None] = lambda: None,
     ) -> None:
-        """Append to both trees, and compare their roots where one was signed."""
+        """Append to both trees, compare their roots where one was signed, and only then move on: a failure
+        on the way leaves the progress as it was. ``count`` is called when nothing can fail any more.
+        """
         log = self._log
-        if leaves is None:
-            log.leaves = None
-        if archived is None or len(archived) != (end - first) * HASH_BYTES:
-            log.archive = None
-        at = first
+        tree = log.leaves if leaves is not None else None
+        whole = archived is not None and len(archived) == (end - first) * HASH_BYTES
+        archive = log.archive if whole else None
+        size, compared, at = log.signed_size, 0, first
         while at < end:
             signed = self._signed
             to = min(signed.size, end) if signed is not None and signed.size > at else end
             part = slice((at - first) * HASH_BYTES, (to - first) * HASH_BYTES)
-            if log.leaves is not None and leaves is not None:
-                log.leaves = log.leaves.append_packed(leaves[part], PARENTS)
-            if log.archive is not None and archived is not None:
-                log.archive = log.archive.append_packed(archived[part], PARENTS)
+            if tree is not None and leaves is not None:
+                tree = tree.append_packed(leaves[part], PARENTS)
+            if archive is not None and archived is not None:
+                archive = archive.append_packed(archived[part], PARENTS)
             if signed is not None and signed.size == to and self._roots is not None:
-                self._compare_root(signed, Store.LEAVES, log.leaves)
-                self._compare_root(signed, Store.ARCHIVE, log.archive)
-                log.signed_size, log.checkpoints = signed.size, log.checkpoints + 1
+                self._compare_root(signed, Store.LEAVES, tree)
+                self._compare_root(signed, Store.ARCHIVE, archive)
+                size, compared = signed.size, compared + 1
                 self._signed = await anext(self._roots, None)
             at = to
-        log.next_leaf = end
+        count()
+        log.leaves, log.archive, log.next_leaf = tree, archive, end
+        log.signed_size, log.checkpoints = size, log.checkpoints + compared
         self._parts.on_span(end - first)
 
     def _compare_root(self, signed: SignedRoot, store: Store, tree: Frontier | None) -> None:
@@ -303,7 +324,6 @@ class LogCheck:
             await self._archive_end(self._parts.archive)
         self._log.differing = differing(self._name, self._log.hours)
         self._log.hours = {}
-        log.done = True
 
     async def _checkpoints_end(self) -> None:
         checkpoints, state = self._parts.checkpoints, self._state

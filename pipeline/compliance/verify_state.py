@@ -110,6 +110,7 @@ def _log(log: LogProgress) -> dict[str, Any]:
         "frontier": state.frontier.hex(),
         "root": state.root.hex(),
         "updated_at": state.updated_at.isoformat(),
+        "topic_id": state.topic_id,
         "indexed": state.indexed,
         "archived": state.archived,
         "next_leaf": log.next_leaf,
@@ -132,6 +133,7 @@ def _read_log(kept: Mapping[str, Any]) -> LogProgress:
         bytes.fromhex(kept["frontier"]),
         bytes.fromhex(kept["root"]),
         datetime.fromisoformat(kept["updated_at"]),
+        kept["topic_id"],
         kept["indexed"],
         kept["archived"],
     )
