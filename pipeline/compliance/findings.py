@@ -6,7 +6,7 @@ A finding names places and ids, never a value of an event.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -14,6 +14,7 @@ from typing import Any, Final
 LISTED_PER_SORT: Final = 100  # of one kind, store and log: a dropped month must not hide the rest
 LISTED_MAX: Final = 10_000
 PLACES_MAX: Final = 1_000_000  # that a repair remembers; it is run again for the rest
+ROLLED_BACK: Final = "end of the log"  # the place of leaves that others hold and the ledger lost
 
 
 class Kind(StrEnum):
@@ -68,12 +69,15 @@ class Findings:
 
     listed: list[Finding] = field(default_factory=list)
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # kind, store, log
+    on_add: Callable[[Finding], None] | None = None  # is told of every one, listed or not
     _known: set[Finding] = field(default_factory=set)
 
     def add(self, finding: Finding) -> None:
         """Note one."""
         if finding in self._known:
             return
+        if self.on_add is not None:
+            self.on_add(finding)
         sort = (finding.kind.value, finding.store.value, finding.log)
         self.counts[sort] += 1
         if self.counts[sort] <= LISTED_PER_SORT and len(self.listed) < LISTED_MAX:
@@ -118,4 +122,4 @@ class Findings:
             for row in state["listed"]
         ]
         counts = Counter({(kind, store, log): int(n) for kind, store, log, n in state["counts"]})
-        return cls(listed, counts, set(listed))
+        return cls(listed, counts, _known=set(listed))

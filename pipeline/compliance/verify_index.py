@@ -202,7 +202,8 @@ class DocumentCheck:
             return []
         what = f"differs from what the ledger gives: {', '.join(wrong)}"
         event_id = uuid_text(event.event_id)
-        return [Finding(Kind.CHANGED, Store.INDEX, where.log, what, leaf, event_id, document.id)]
+        place = f"{document.index_name}/{document.id}"
+        return [Finding(Kind.CHANGED, Store.INDEX, where.log, what, leaf, event_id, place)]
 
 
 def _event(row: EventRow, blobs: list[SealedBlob]) -> SealedEvent | None:

@@ -14,7 +14,14 @@ from typing import Final
 from pipeline.compliance.archive_objects import PARENTS, ArchivedLeaves, owners
 from pipeline.compliance.archive_walk import ArchiveWalk
 from pipeline.compliance.authority import Absence, missing
-from pipeline.compliance.findings import LISTED_PER_SORT, Finding, Findings, Kind, Store
+from pipeline.compliance.findings import (
+    LISTED_PER_SORT,
+    ROLLED_BACK,
+    Finding,
+    Findings,
+    Kind,
+    Store,
+)
 from pipeline.compliance.trail_reader import BlobRow, EventRow, LogState, PackedLeaves, TrailReader
 from pipeline.compliance.verify_checkpoints import Checkpoints, SignedRoot
 from pipeline.compliance.verify_hours import count_documents, count_places, differing
@@ -126,7 +133,7 @@ class LogCheck:
                 f"the archive holds the leaves {size} to {end - 1}, which the ledger does not have:"
                 " was the database rolled back? `audit-trail restore` brings them back"
             )
-            self._add(Kind.MISSING, Store.LEDGER, what, size)
+            self._add(Kind.MISSING, Store.LEDGER, what, size, place=ROLLED_BACK)
         async for spare in archive.spare_blobs(self._state.name, archived=self._state.archived):
             self._findings.add(spare)
 
@@ -336,7 +343,7 @@ class LogCheck:
                     f"{self._signed.size} leaves were signed, the ledger has {size}: was the"
                     " database rolled back? `audit-trail restore` brings them back"
                 )
-                self._add(Kind.MISSING, Store.LEDGER, what, size)
+                self._add(Kind.MISSING, Store.LEDGER, what, size, place=ROLLED_BACK)
                 break
             self._signed = await anext(self._roots, None)
         await checkpoints.put_over(state.name, self._findings)
@@ -371,8 +378,16 @@ class LogCheck:
                     Kind.ADDED, store, f"a row of {table} beyond the log's {size} leaves", leaf
                 )
 
-    def _add(self, kind: Kind, store: Store, what: str, leaf: int | None = None) -> None:
-        self._findings.add(Finding(kind, store, self._name, what, leaf))
+    def _add(
+        self,
+        kind: Kind,
+        store: Store,
+        what: str,
+        leaf: int | None = None,
+        *,
+        place: str | None = None,
+    ) -> None:
+        self._findings.add(Finding(kind, store, self._name, what, leaf, place=place))
 
 
 def _fit(held: ArchivedLeaves, found: ArchivedLeaves) -> bool:
