@@ -105,6 +105,19 @@ class ArchiveWalk:
                 what = "an object of blobs that belongs to no object of the archive"
                 yield Finding(Kind.ADDED, Store.VAULT, str(name), what, place=key)
 
+    async def blob_starts(self, name: LogName, first: int, end: int) -> list[int]:
+        """Which leaves from ``first`` to before ``end`` a vault object begins with. Raises as ``objects``."""
+        after, found = blobs_key(name, first - 1), list[int]()
+        async for key in self.s3.keys(
+            self.vault_bucket, after.rpartition("/")[0] + "/", after=after
+        ):
+            digits = key.rpartition("/")[2].removesuffix(".avro")
+            if key >= blobs_key(name, end):
+                break
+            if digits.isdecimal():
+                found.append(int(digits))
+        return found
+
     async def _load(self, name: LogName, found: KeyVersions) -> ArchivedLeaves | Finding:
         stored = await self.s3.get(self.archive_bucket, found.key, version=found.first)
         if stored is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, Protocol
 
 import orjson
@@ -43,6 +44,8 @@ class Stores:
     bulk: BulkClient
     index: IndexDestination
     new_archive: Callable[[], ArchiveDestination]
+    # Where ranges of blobs begin that the vault has, between two leaves.
+    blob_starts: Callable[[LogName, int, int], Awaitable[list[int]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,22 +101,27 @@ class Repair:
         return _done(Store.INDEX, log, leaves, tree, removed)
 
     async def _archive(self, log: str, ranges: dict[int, int]) -> Done:
+        """Cut where the vault's objects are cut: one of them would else belong to nothing."""
         tree = Frontier()
         leaves: list[int] = []
         for first, end in sorted(ranges.items()):
-            archive = self._stores.new_archive()  # holds nothing of another range
-            durable = first
-            async for found in self._read(log, first, end):
-                stored = await archive.write([found])
-                durable = max([durable, *stored.values()])
-                tree = _grown(tree, found)
-            stored = await archive.write([])
-            if max([durable, *stored.values()]) < end:
-                raise ChainBroken(
-                    log, f"the leaves {first} to {end - 1} could not be archived again"
-                )
+            starts = await self._stores.blob_starts(LogName.parse(log), first + 1, end)
+            for start, to in pairwise([first, *starts, end]):
+                tree = await self._archive_range(log, start, to, tree)
             leaves += range(first, end)
         return _done(Store.ARCHIVE, log, leaves, tree, 0)
+
+    async def _archive_range(self, log: str, first: int, end: int, tree: Frontier) -> Frontier:
+        archive = self._stores.new_archive()  # holds nothing of another range
+        durable = first
+        async for found in self._read(log, first, end):
+            stored = await archive.write([found])
+            durable = max([durable, *stored.values()])
+            tree = _grown(tree, found)
+        stored = await archive.write([])
+        if max([durable, *stored.values()]) < end:
+            raise ChainBroken(log, f"the leaves {first} to {end - 1} could not be archived again")
+        return tree
 
     async def _vault(self, log: str, plan: LogPlan) -> Done:
         """Write whole objects of blobs again: those that hold the plan's leaves."""

@@ -33,11 +33,11 @@ class LogPlan:
 class RepairPlan:
     """Filled while a verification runs; bounded by ``PLACES_MAX``: ``full`` says that there is more.
 
-    ``remove``: documents, as ``<index>/<id>``, by the log that they say they are of.
+    ``remove``: documents, as ``<index>/<id>``, by the log that they say they are of, each with its leaf.
     """
 
     logs: dict[str, LogPlan] = field(default_factory=dict)
-    remove: dict[str, set[str]] = field(default_factory=dict)
+    remove: dict[str, dict[str, int | None]] = field(default_factory=dict)
     beyond_repair: list[Finding] = field(default_factory=list)
     places: int = 0
     full: bool = False
@@ -65,18 +65,31 @@ class RepairPlan:
 
     def settle(self) -> None:
         """Leave out what must not be repaired; after the verification."""
-        for plan in self.logs.values():
+        for log, plan in self.logs.items():
+            for first, end in list(plan.archive.items()):
+                if any(first <= leaf < end for leaf in plan.doubtful):
+                    plan.in_doubt = plan.in_doubt or f"events of the leaves {first} to {end - 1}"
+            plan.index -= plan.doubtful
+            plan.vault -= plan.doubtful
+            removed = self.remove.get(log, {})
+            for place, leaf in list(removed.items()):
+                if leaf in plan.doubtful:
+                    del removed[place]
             if plan.in_doubt:
                 plan.index.clear()
                 plan.archive.clear()
                 plan.vault.clear()
-                continue
-            plan.index -= plan.doubtful
-            plan.vault -= plan.doubtful
-            for first, end in list(plan.archive.items()):
-                if any(first <= leaf < end for leaf in plan.doubtful):
-                    plan.in_doubt = f"the ledger's events of the leaves {first} to {end - 1}"
-                    del plan.archive[first]
+                removed.clear()
+        self.remove = {log: places for log, places in self.remove.items() if places}
+        self.beyond_repair = [one for one in self.beyond_repair if not self._comes_back(one)]
+
+    def _comes_back(self, finding: Finding) -> bool:
+        """Whether it is about blobs of a range that will be archived again."""
+        if finding.store is not Store.VAULT or finding.place is None:
+            return False
+        first = finding.place.rpartition("/")[2].removesuffix(".avro")
+        ranges = self.logs[finding.log].archive.items()
+        return first.isdecimal() and any(start <= int(first) < end for start, end in ranges)
 
     @property
     def empty(self) -> bool:
@@ -115,7 +128,7 @@ class RepairPlan:
         if finding.kind in _WRITTEN and finding.leaf is not None:
             plan.index.add(finding.leaf)
         if finding.kind is not Kind.MISSING and finding.place:
-            self.remove.setdefault(finding.log, set()).add(finding.place)
+            self.remove.setdefault(finding.log, {})[finding.place] = finding.leaf
 
 
 def _range(finding: Finding) -> tuple[int, int] | None:

@@ -263,6 +263,7 @@ def compare_server(
     if server == archived:
         return []
     size = SERVER.size
+    store = Store.LEDGER if where.sound else Store.ARCHIVE
     found = []
     for row in rows:
         at = (row.leaf - where.first) * size
@@ -281,7 +282,7 @@ def compare_server(
             )
             event_id = _text(PLACE.unpack(row.place)[1])
             what = f"columns that are not what the archive has: {', '.join(wrong)}"
-            found.append(Finding(Kind.CHANGED, Store.LEDGER, where.log, what, row.leaf, event_id))
+            found.append(Finding(Kind.CHANGED, store, where.log, what, row.leaf, event_id))
     return found
 
 

@@ -183,26 +183,26 @@ class LogCheck:
         stores = {Store.LEAVES: Packed(leaves.places, leaves.hashes)}
         checked: CheckedRows | None = None
         blobs: list[BlobRow] = []
+        problems: list[Finding] = []
         if self._reads_rows:
             rows = await reader.rows(log_id, first, end)
             blobs = await reader.blobs(log_id, first, end)
             self._size_steps(rows, blobs)
             checked = check_rows(where, rows, leaves.places)
             stores[Store.LEDGER] = checked.packed
-            self._findings.add_all(checked.problems)
+            problems += checked.problems
         if held is not None:
             stores[Store.ARCHIVE] = Packed(
                 held.part("places", PLACE.size, first, end),
                 held.part("hashes", HASH_BYTES, first, end),
             )
-        wrong = await differences(where, stores, reader.place_of)
-        self._findings.add_all(wrong)
-        doubtful = {one.leaf for one in wrong if one.store in (Store.LEDGER, Store.LEAVES)}
+        problems += await differences(where, stores, reader.place_of)
         documents: list[Document] = []
         if checked is not None:
-            self._blobs(where, checked, blobs, held)
+            problems += self._blobs(where, checked, blobs, held)
             if self._parts.index is not None:
-                documents = await self._index(self._parts.index, where, checked, blobs, doubtful)
+                documents = await self._index(self._parts.index, where, checked, blobs, problems)
+        self._findings.add_all(problems)
         hashes = self._all_hashes(leaves, first, end, list(stores.values())[1:])
         archived = held.part("hashes", HASH_BYTES, first, end) if held is not None else None
 
@@ -226,14 +226,15 @@ class LogCheck:
 
     def _blobs(
         self, where: Where, checked: CheckedRows, blobs: list[BlobRow], held: ArchivedLeaves | None
-    ) -> None:
+    ) -> list[Finding]:
+        found: list[Finding] = []
         times = {row.leaf: row.place[-8:] for row in checked.rows}
         vaulted = None
         if held is not None:
             vaulted = _within(held.blobs, where.first, where.end)
             server = held.part("server", SERVER.size, where.first, where.end)
-            self._findings.add_all(compare_server(where, checked.rows, checked.server, server))
-        self._findings.add_all(check_blobs(where, checked.sealed, blobs, times, vaulted))
+            found += compare_server(where, checked.rows, checked.server, server)
+        return found + check_blobs(where, checked.sealed, blobs, times, vaulted)
 
     async def _index(
         self,
@@ -241,13 +242,14 @@ class LogCheck:
         where: Where,
         checked: CheckedRows,
         blobs: list[BlobRow],
-        doubtful: set[int | None],
+        problems: list[Finding],
     ) -> list[Document]:
-        """Documents beside the events of the ledger, but for those that are not what was hashed."""
+        """Documents beside the events of the ledger, but for those in doubt; adds to ``problems``."""
         check = self._parts.documents
         found = await index.of_leaves(self._name, where.first, where.end, whole=check.sources)
-        events, problems = await check.events(where, checked.rows, checked.packed.hashes, blobs)
-        self._findings.add_all(problems)
+        events, unopened = await check.events(where, checked.rows, checked.packed.hashes, blobs)
+        problems += unopened
+        doubtful = {one.leaf for one in problems if one.store in (Store.LEDGER, Store.LEAVES)}
         by_id = {event.event_id: event for event in events}
         wanted = {
             row.leaf: by_id[event_id]
@@ -256,7 +258,7 @@ class LogCheck:
         }
         late = {row.leaf: row.late for row in checked.rows}
         durable = self._state.indexed
-        self._findings.add_all(check.compare(where, wanted, late, found, durable=durable))
+        problems += check.compare(where, wanted, late, found, durable=durable)
         return found
 
     def _all_hashes(

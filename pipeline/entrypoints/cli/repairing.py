@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from prometheus_client import CollectorRegistry
 
+from pipeline.compliance.archive_walk import ArchiveWalk
 from pipeline.compliance.repair import Done, Repair, Stores
 from pipeline.compliance.repair_plan import RepairPlan
 from pipeline.compliance.verify_state import Progress
@@ -116,6 +117,11 @@ async def _carry_out(settings: Settings, plan: RepairPlan, log_ids: dict[str, in
             BulkClient(client),
             index,
             lambda: make_archive(settings, metrics, objects, vault, ledger, store, retention),
+            ArchiveWalk(
+                objects,
+                archive_bucket=settings.s3_archive_bucket,
+                vault_bucket=settings.s3_vault_bucket,
+            ).blob_starts,
         )
         return await Repair(stores, log_ids).run(plan)
 
