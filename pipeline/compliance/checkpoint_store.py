@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from pipeline.db.connection import Connection
 from pipeline.domain.checkpoints import Checkpoint, CheckpointRefused, origin_of, parse_checkpoint
@@ -19,6 +20,7 @@ from pipeline.keys.note_keys import verify_note
 from sinks.s3 import S3, Lock
 
 CHECKPOINTS_PREFIX = "checkpoints/"
+TILES_PREFIX = "tiles/"
 CONTENT_TYPE = "text/plain; charset=utf-8"
 ROWS_PAGE = 1_000
 
@@ -46,12 +48,25 @@ def checkpoint_key(name: LogName, size: int) -> str:
     return f"{checkpoints_prefix(name)}{size:019d}"
 
 
+def published_key(name: LogName) -> str:
+    """The one object of a log that changes: the newest note, beside its tiles."""
+    return f"{TILES_PREFIX}{name}/checkpoint"
+
+
 @dataclass(frozen=True, slots=True)
 class StoredNote:
     """An object of the bucket, as it was first stored. Nothing of it has been checked yet."""
 
     name: LogName
     key: str
+    encoded: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The note that is served as a log's newest. ``etag`` stands for it in the next change."""
+
+    etag: str
     encoded: bytes
 
 
@@ -158,6 +173,27 @@ class CheckpointObjects:
                 f" have it ({checkpoint_key(name, known_size)})",
             )
         return None if newest is None else await self._get(name, newest, version)
+
+    async def published(self, name: LogName) -> Published | None:
+        """What ``tiles/<log>/checkpoint`` holds now; None if it is not there. Raises ``Unavailable``."""
+        found = await self._s3.get(self._bucket, published_key(name))
+        return None if found is None else Published(found.etag, found.body)
+
+    async def publish(self, name: LogName, encoded: bytes, *, instead_of: Published | None) -> bool:
+        """Publish a note in the place of that one, or of none; False when another stands there now.
+
+        Raises:
+            Unavailable: It may be published or not.
+        """
+        put = partial(
+            self._s3.put, self._bucket, published_key(name), encoded, content_type=CONTENT_TYPE
+        )
+        if instead_of is not None:
+            return await put(if_match=instead_of.etag)
+        if await put(absent=True):
+            return True
+        # Some gateways count a delete marker as an object: nothing that could be named is there then.
+        return await self.published(name) is None and await put()
 
     async def _listed(
         self, name: LogName, *, after: str, last: str | None = None

@@ -7,10 +7,12 @@ signed root and made again.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from pipeline.compliance.checkpoint_store import TILES_PREFIX
 from pipeline.domain.errors import AuditTrailError
 from pipeline.domain.logs import LogName
 from pipeline.domain.merkle import HASH_BYTES, Frontier
@@ -25,9 +27,11 @@ from pipeline.domain.proofs import (
     root_over,
 )
 from pipeline.domain.tiles import LEVEL_MAX, TILE_HEIGHT, TILE_WIDTH, Tile, tile_of, tile_root
+from pipeline.logging import log_event
 from sinks.s3 import S3
 
-TILES_PREFIX = "tiles/"
+log = logging.getLogger(__name__)
+
 CONTENT_TYPE = "application/octet-stream"
 CACHED_TILES = 512  # of 8 KiB each: 4 MiB
 _FETCHED_AT_ONCE = 8
@@ -165,16 +169,17 @@ class TileStore:
     async def _write(self, name: LogName, tiles: Iterable[tuple[Tile, bytes]]) -> None:
         for tile, body in tiles:
             key = tile_key(name, tile)
-            while not await self._s3.put(
-                self._bucket, key, body, content_type=CONTENT_TYPE, absent=True
-            ):
-                held = await self._s3.get(self._bucket, key)
-                if held is None:
-                    continue  # it came and went
-                if held.body == body or await self._s3.put(
-                    self._bucket, key, body, content_type=CONTENT_TYPE, if_match=held.etag
-                ):
-                    break
+            if await self._put(key, body, absent=True):
+                continue
+            held = await self._s3.get(self._bucket, key)
+            if held is not None and held.body == body:
+                continue
+            # Another body; or none, where a gateway counts a delete marker as an object.
+            log_event(log, "tile_replaced", level=logging.ERROR, tile=key)
+            await self._put(key, body)
+
+    async def _put(self, key: str, body: bytes, *, absent: bool = False) -> bool:
+        return await self._s3.put(self._bucket, key, body, content_type=CONTENT_TYPE, absent=absent)
 
 
 class TileReader:

@@ -1,7 +1,8 @@
-"""Commands of whoever signs: signing-key."""
+"""Commands of whoever signs, and of whoever serves what was signed: signing-key, signer, log."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,12 +18,74 @@ if TYPE_CHECKING:
 
 keys_app = typer.Typer(no_args_is_help=True, help="The keys that sign checkpoints.")
 
+signer_app = typer.Typer(
+    no_args_is_help=True, help="Checkpoints: the heads of the logs, signed under Object Lock."
+)
+
+log_app = typer.Typer(no_args_is_help=True, help="The logs, for whoever checks them.")
+
 _COLUMNS = ["key_id", "state", "made_at", "retired_at", "vkey"]
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands of this module."""
     app.add_typer(keys_app, name="signing-key")
+    signer_app.command("run")(signer_run)
+    app.add_typer(signer_app, name="signer")
+    log_app.command("serve")(log_serve)
+    app.add_typer(log_app, name="log")
+
+
+def signer_run(
+    *,
+    once: Annotated[bool, typer.Option("--once", help="One look at every log, then end.")] = False,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Sign every log that grows, until stopped: SIGTERM or Ctrl-C end it in order.
+
+    Needs AUDIT_SIGNER_DATABASE_URL, the archive bucket, AUDIT_SIGNING_KEY_FILE, and the key provider
+    to unwrap the keys in it. /metrics, /healthz and /readyz listen on AUDIT_SIGNER_HTTP_PORT.
+    With --once: exit 1 if a log is refused (it does not follow from what was signed), 3 if a server
+    does not answer; all other logs are signed.
+    """
+    from pipeline.domain.errors import Unavailable
+    from pipeline.entrypoints.cli.failures import ProblemFound
+    from pipeline.entrypoints.signer import run_signer, sign_once
+    from pipeline.settings import load_settings
+
+    if not once:
+        run_signer(load_settings())
+        return
+    done, rows = sign_once(load_settings())
+    columns = ["log", "leaves", "signed", "state", "why"]
+    show_rows(rows, columns, output, empty="no log has a leaf yet")
+    if done.refused:
+        raise ProblemFound(
+            f"{len(done.refused)} logs are refused: see docs/runbooks/refused-log.md"
+        )
+    if done.waiting_for:
+        raise Unavailable(done.waiting_for[0], "not every log could be signed")
+
+
+def log_serve() -> None:
+    """Serve checkpoints and tiles over HTTP until stopped: SIGTERM or Ctrl-C end it in order.
+
+    GET /LOG/checkpoint and /LOG/tile/L/N, as C2SP tlog-tiles has them; LOG is topic/partition/epoch.
+    It reads the archive bucket and needs no key and no database. It shows hashes and sizes to whoever
+    reaches AUDIT_LOG_HTTP_HOST and _PORT.
+    """
+    from importlib.util import find_spec
+
+    from pipeline.domain.errors import ConfigurationError
+    from pipeline.settings import load_settings
+
+    if find_spec("fastapi") is None or find_spec("uvicorn") is None:
+        raise ConfigurationError(
+            "the log server needs fastapi and uvicorn: install audit-trail-pipeline with the extra `api`"
+        )
+    from pipeline.entrypoints.log_server import run_log_server
+
+    run_log_server(load_settings())
 
 
 @keys_app.command("create")
@@ -40,7 +103,7 @@ def keys_create(
     from datetime import UTC, datetime
 
     from pipeline.domain.errors import ConfigurationError
-    from pipeline.keys.provider import load_provider
+    from pipeline.keys.provider import load_seed_provider
     from pipeline.keys.signing_keys import active_keys, add_key, make_key, read_keys
     from pipeline.settings import load_settings
 
@@ -48,7 +111,7 @@ def keys_create(
     path = _path(settings)
     others = len(active_keys(read_keys(path))) if path.exists() else 0
     key = make_key(
-        load_provider(settings),
+        load_seed_provider(settings),
         name or settings.log_origin,
         now=datetime.now(UTC).replace(microsecond=0),
     )
@@ -67,12 +130,23 @@ def keys_create(
 
 
 @keys_app.command("list")
-def keys_list(*, output: Output = OutputFormat.TABLE) -> None:
+def keys_list(
+    *,
+    vkeys: Annotated[
+        bool,
+        typer.Option("--vkeys", help="Only the verifier keys, for AUDIT_VERIFIER_KEYS_FILE."),
+    ] = False,
+    output: Output = OutputFormat.TABLE,
+) -> None:
     """List the keys with their verifier keys, which whoever checks the trail needs."""
     from pipeline.keys.signing_keys import read_keys
     from pipeline.settings import load_settings
 
-    rows = [_row(key) for key in read_keys(_path(load_settings()))]
+    keys = read_keys(_path(load_settings()))
+    if vkeys:
+        sys.stdout.write("".join(f"{key.verifier}\n" for key in keys))
+        return
+    rows = [_row(key) for key in keys]
     show_rows(rows, _COLUMNS, output, empty="no keys; run: audit-trail signing-key create")
 
 
