@@ -8,6 +8,8 @@ Guarantees that no hash given here was read: each is of the canonical bytes. Two
 from __future__ import annotations
 
 import struct
+import sys
+from array import array
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -61,6 +63,30 @@ def blobs(block: bytes, count: int) -> bytes:
     if native is not None:
         return native.archived_blobs(block, count)
     return plain_blobs(block, count)
+
+
+def column(packed: bytes | bytearray, size: int, start: int, width: int) -> bytes:
+    """The bytes ``start`` to ``start + width`` of every record of ``size`` bytes, one after the other: as
+    many copies as ``width``, whatever the number of records.
+    """
+    taken = bytearray(len(packed) // size * width)
+    for place in range(width):
+        taken[place::width] = packed[start + place :: size]
+    return bytes(taken)
+
+
+def longs(packed: bytes | bytearray, size: int, start: int) -> array[int]:
+    """The big-endian longs at ``start`` of every record of ``size`` bytes."""
+    found = array("q", column(packed, size, start, 8))
+    if sys.byteorder == "little":
+        found.byteswap()
+    return found
+
+
+def indexes_follow(places: bytes | bytearray, first: int) -> bool:
+    """Whether the leaves of ``PLACE`` records are ``first`` and those after it, in their order."""
+    count = len(places) // PLACE.size
+    return longs(places, PLACE.size, 0) == array("q", range(first, first + count))
 
 
 def plain_leaves(block: bytes, count: int) -> LeafFacts:

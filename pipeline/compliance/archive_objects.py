@@ -14,7 +14,7 @@ from pipeline.compliance.findings import Finding, Kind, Store
 from pipeline.domain.merkle import HASH_BYTES, Frontier, packed_parents
 from pipeline.native import native
 from sinks import archive_facts, ocf
-from sinks.archive_facts import BLOB, PLACE, SEALED, SERVER
+from sinks.archive_facts import BLOB, PLACE, SEALED
 from sinks.archive_format import ObjectInfo, archive_key, blobs_key
 
 PARENTS = packed_parents if native is None else native.packed_parents
@@ -85,17 +85,21 @@ def check_object(
         wrong(f"cannot be read from leaf {leaf} on: {error}", leaf=leaf)
     if leaf != info.next_leaf:
         wrong(f"holds leaves up to {leaf - 1}, its metadata says {info.last_leaf}")
-    for expected, (named, _id, _at) in enumerate(PLACE.iter_unpack(found.places), info.first_leaf):
-        if named != expected:
-            wrong(
-                f"leaf {named} stands in the place of leaf {expected}",
-                kind=Kind.REORDERED,
-                leaf=expected,
-            )
+    for expected, index in _out_of_place(found):
+        what = f"leaf {index} stands in the place of leaf {expected}"
+        wrong(what, kind=Kind.REORDERED, leaf=expected)
     if Frontier().append_packed(bytes(found.hashes), PARENTS).root() != info.root:
         wrong("its root is not the one of its leaves", kind=Kind.INCONSISTENT)
     _check_blobs(found, info, vaulted, vault_body)
     return found
+
+
+def _out_of_place(found: ArchivedLeaves) -> list[tuple[int, int]]:
+    """Where another leaf stands: the index that belongs there, and the one that does not."""
+    if archive_facts.indexes_follow(found.places, found.first_leaf):
+        return []
+    indexes = archive_facts.longs(found.places, PLACE.size, 0)
+    return [(at, index) for at, index in enumerate(indexes, found.first_leaf) if at != index]
 
 
 def _check_blobs(
@@ -125,9 +129,9 @@ def _check_blobs(
     except ValueError as error:
         changed(f"cannot be read: {error}")
         return
-    problems += compare_subjects(
-        Store.VAULT, log, set(SEALED.iter_unpack(found.sealed)), owners(found.blobs), key
-    )
+    if archive_facts.column(found.blobs, BLOB.size, 0, SEALED.size) != found.sealed:
+        sealed = set(SEALED.iter_unpack(found.sealed))
+        problems += compare_subjects(Store.VAULT, log, sealed, owners(found.blobs), key)
 
 
 def owners(blobs: bytes | bytearray) -> Mapping[tuple[int, bytes], bytes]:
@@ -155,6 +159,3 @@ def compare_subjects(
         for leaf, ref in sorted(held.keys() - sealed)
     ]  # fmt: skip
     return found
-
-
-__all__ = ["PARENTS", "SERVER", "ArchivedLeaves", "check_object", "compare_subjects", "owners"]

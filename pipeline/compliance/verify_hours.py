@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from pipeline.compliance.findings import Store
-from sinks.archive_facts import PLACE
+from sinks.archive_facts import PLACE, longs
 from sinks.index_reader import Document
 from sinks.rows import POSTGRES_EPOCH_US
 
@@ -23,7 +24,7 @@ def count_places(hours: dict[Store, Hours], places: Mapping[Store, bytes]) -> No
     known: dict[bytes, Counter[int]] = {}
     for packed in places.values():
         if packed not in known:
-            known[packed] = Counter([_hour(at) for _leaf, _id, at in PLACE.iter_unpack(packed)])
+            known[packed] = _hours(packed)
     expected = known[places[Store.LEAVES]]
     for store, packed in places.items():
         if store is not Store.LEAVES:
@@ -34,7 +35,8 @@ def count_documents(
     hours: Hours, places: bytes, documents: Iterable[Document], *, durable: int
 ) -> None:
     """Count documents beside the events of the same range; those of leaf ``durable`` and later may lag."""
-    expected = Counter([_hour(at) for leaf, _id, at in PLACE.iter_unpack(places) if leaf < durable])
+    below = bisect_left(longs(places, PLACE.size, 0), durable)
+    expected = _hours(places[: below * PLACE.size])
     found: Counter[int] = Counter()
     for document in documents:
         hour = _hour_of(document.source.get("@timestamp"))
@@ -66,8 +68,11 @@ def _add(hours: Hours, expected: Counter[int], found: Counter[int]) -> None:
             hours.setdefault(hour, [0, 0])[place] += events
 
 
-def _hour(postgres_us: int) -> int:
-    return (postgres_us + POSTGRES_EPOCH_US) // HOUR_US
+def _hours(places: bytes) -> Counter[int]:
+    """Events by hour since 1970; PostgreSQL's epoch begins with an hour."""
+    hour_us, begins = HOUR_US, POSTGRES_EPOCH_US // HOUR_US
+    counted = Counter([at // hour_us for at in longs(places, PLACE.size, PLACE.size - 8)])
+    return Counter({hour + begins: events for hour, events in counted.items()})
 
 
 def _hour_of(text: object) -> int | None:

@@ -20,7 +20,7 @@ from pipeline.compliance.findings import Finding, Kind, Store
 from pipeline.compliance.trail_reader import BlobRow, EventRow
 from pipeline.domain.escrow import NOBODY
 from pipeline.domain.merkle import HASH_BYTES
-from sinks.archive_facts import PLACE, SERVER
+from sinks.archive_facts import PLACE, SERVER, indexes_follow
 from sinks.rows import POSTGRES_EPOCH_US as _EPOCH_US
 
 # The columns that are read from the event itself, and the path that each has there.
@@ -68,7 +68,7 @@ async def differences(
     packed = list(stores.values())
     count = where.end - where.first
     alike = len(packed[0].hashes) == count * HASH_BYTES and all(one == packed[0] for one in packed)
-    if alike and _indexes(packed[0].places) == range(where.first, where.end):
+    if alike and indexes_follow(packed[0].places, where.first):
         return []
     said = {store: _unpacked(one) for store, one in stores.items()}
     leaf_of = {value.event_id: leaf for values in said.values() for leaf, value in values.items()}
@@ -81,15 +81,6 @@ async def differences(
         for store, why in _odd(have, sound=where.sound).items():
             found.append(await _changed(where, leaf, store, why, have, leaf_of, place_of))
     return found
-
-
-def _indexes(places: bytes) -> range | None:
-    """The leaf indexes, if each follows the one before."""
-    first, last = PLACE.unpack(places[: PLACE.size])[0], PLACE.unpack(places[-PLACE.size :])[0]
-    for expected, (leaf, _id, _at) in enumerate(PLACE.iter_unpack(places), first):
-        if leaf != expected:
-            return None
-    return range(first, last + 1)
 
 
 def _unpacked(packed: Packed) -> dict[int, Said]:

@@ -181,3 +181,18 @@ def test_packed_leaves_give_the_frontier_of_the_same_leaves(hashes: list[bytes],
     for form in forms:
         first = Frontier().append_packed(b"".join(hashes[:cut]), form)
         assert first.append_packed(b"".join(hashes[cut:]), form) == expected
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=9), st.integers(0, 2**62))
+def test_columns_are_those_of_the_records(indexes: list[int], first: int) -> None:
+    places = b"".join(
+        [PLACE.pack(index, bytes(16), number) for number, index in enumerate(indexes)]
+    )
+    following = b"".join([PLACE.pack(first + at, bytes(16), 0) for at in range(len(indexes))])
+
+    assert list(archive_facts.longs(places, PLACE.size, 0)) == indexes
+    assert list(archive_facts.longs(places, PLACE.size, 24)) == list(range(len(indexes)))
+    assert archive_facts.indexes_follow(following, first)
+    assert archive_facts.indexes_follow(places, first) is (places[:8] == following[:8] and [
+        PLACE.unpack(places[at : at + 32])[0] for at in range(0, len(places), 32)
+    ] == list(range(first, first + len(indexes))))  # fmt: skip
