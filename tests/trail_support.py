@@ -20,9 +20,9 @@ from pipeline.compliance.findings import Finding, Kind, Store
 from pipeline.compliance.trail_reader import TrailReader
 from pipeline.compliance.verify import Options, Scope, Verification
 from pipeline.compliance.verify_checkpoints import Checkpoints
+from pipeline.compliance.verify_ends import Parts
 from pipeline.compliance.verify_index import DocumentCheck
 from pipeline.compliance.verify_intake import Topics
-from pipeline.compliance.verify_log import Parts
 from pipeline.compliance.verify_state import Progress
 from pipeline.db.connection import Connection
 from pipeline.domain.checkpoints import Checkpoint, origin_of

@@ -15,8 +15,9 @@ from typing import Any, Final
 
 from pipeline.compliance.findings import LISTED_PER_SORT, Finding, Findings, Kind, Store
 from pipeline.compliance.trail_reader import LogState
+from pipeline.compliance.verify_ends import Parts
 from pipeline.compliance.verify_intake import Topics, check_intake
-from pipeline.compliance.verify_log import LogCheck, Parts
+from pipeline.compliance.verify_log import LogCheck
 from pipeline.compliance.verify_state import LogProgress, Progress, load, save
 from pipeline.domain.errors import ConfigurationError
 from sinks.archive_format import ARCHIVE_PREFIX

@@ -7,25 +7,21 @@ is kept between two spans is a position, two frontiers and counts.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from pipeline.compliance.archive_objects import PARENTS, ArchivedLeaves, owners
 from pipeline.compliance.archive_walk import ArchiveWalk
 from pipeline.compliance.authority import Absence, missing
 from pipeline.compliance.findings import (
-    LISTED_PER_SORT,
-    ROLLED_BACK,
     Finding,
     Findings,
     Kind,
     Store,
 )
-from pipeline.compliance.trail_reader import BlobRow, EventRow, LogState, PackedLeaves, TrailReader
-from pipeline.compliance.verify_checkpoints import Checkpoints, SignedRoot
+from pipeline.compliance.trail_reader import BlobRow, EventRow, LogState, PackedLeaves
+from pipeline.compliance.verify_checkpoints import SignedRoot
+from pipeline.compliance.verify_ends import LogEnds, Parts
 from pipeline.compliance.verify_hours import count_documents, count_places, differing
-from pipeline.compliance.verify_index import DocumentCheck
 from pipeline.compliance.verify_leaves import (
     CheckedRows,
     Packed,
@@ -45,22 +41,6 @@ HASHED_LEAVES: Final = 20_000  # where leaf hashes alone are read
 ROWS_BYTES: Final = 8 * 1024 * 1024  # of events and blobs at once
 ROWS_MAX: Final = 2_500
 ROWS_FIRST: Final = 250  # until the first events say how large they are
-# The signer signs at least once a minute while a log grows; twice that, and time to notice.
-UNSIGNED_AFTER: Final = timedelta(minutes=10)
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a verification reads; None: that store is left out."""
-
-    reader: TrailReader
-    ledger: bool
-    archive: ArchiveWalk | None
-    index: IndexReader | None
-    documents: DocumentCheck
-    checkpoints: Checkpoints | None
-    # After each span: how many leaves more were verified.
-    on_span: Callable[[int], None]
 
 
 class LogCheck:
@@ -123,19 +103,6 @@ class LogCheck:
             held = found
         if held:
             await self._span(held)
-
-    async def _archive_end(self, archive: ArchiveWalk) -> None:
-        """The archive never has leaves that the ledger lacks, unless that was rolled back."""
-        end = await archive.end(self._state.name, self._state.size)
-        size = await self._parts.reader.size(self._state.log_id)
-        if end > size:
-            what = (
-                f"the archive holds the leaves {size} to {end - 1}, which the ledger does not have:"
-                " was the database rolled back? `audit-trail restore` brings them back"
-            )
-            self._add(Kind.MISSING, Store.LEDGER, what, size, place=ROLLED_BACK)
-        async for spare in archive.spare_blobs(self._state.name, archived=self._state.archived):
-            self._findings.add(spare)
 
     async def _unarchived(self, end: int) -> None:
         """Leaves that no object holds."""
@@ -327,58 +294,14 @@ class LogCheck:
         elif tree.root() != state.root or tree.to_bytes() != state.frontier:
             what = f"root or frontier is not that of its {state.size} leaves"
             self._add(Kind.CHANGED, Store.HEADS, what)
-        await self._checkpoints_end()
-        await self._beyond()
+        ends = LogEnds(self._parts, log, self._findings)
+        if self._parts.checkpoints is not None and self._roots is not None:
+            await ends.checkpoints(self._parts.checkpoints, self._signed, self._roots)
+        await ends.rows()
         if self._parts.archive is not None:
-            await self._archive_end(self._parts.archive)
+            await ends.archive(self._parts.archive)
         self._log.differing = differing(self._name, self._log.hours)
         self._log.hours = {}
-
-    async def _checkpoints_end(self) -> None:
-        checkpoints, state = self._parts.checkpoints, self._state
-        if checkpoints is None or self._roots is None:
-            return
-        while self._signed is not None:
-            size = await self._parts.reader.size(state.log_id)
-            if self._signed.size > size:
-                what = (
-                    f"{self._signed.size} leaves were signed, the ledger has {size}: was the"
-                    " database rolled back? `audit-trail restore` brings them back"
-                )
-                self._add(Kind.MISSING, Store.LEDGER, what, size, place=ROLLED_BACK)
-                break
-            self._signed = await anext(self._roots, None)
-        await checkpoints.put_over(state.name, self._findings)
-        if self._log.signed_size >= state.size:
-            return
-        since = await self._parts.reader.stored_at(state.log_id, self._log.signed_size)
-        if since is not None and datetime.now(UTC) - since > UNSIGNED_AFTER:
-            what = (
-                f"nobody has signed the leaves from {self._log.signed_size} on, the first of them"
-                f" stored at {since:%Y-%m-%dT%H:%M:%SZ}: does the signer run?"
-            )
-            self._add(Kind.UNSIGNED, Store.CHECKPOINTS, what, self._log.signed_size)
-
-    async def _beyond(self) -> None:
-        """Rows of leaves that the log does not have."""
-        reader, log_id = self._parts.reader, self._state.log_id
-        for table, store in (
-            ("leaves", Store.LEAVES),
-            ("audit_logs", Store.LEDGER),
-            ("audit_blobs", Store.LEDGER),
-        ):
-            rows = await reader.beyond(table, log_id, self._state.size, LISTED_PER_SORT)
-            if not rows:
-                continue
-            size = await reader.size(log_id)  # those of a transaction since are no longer beyond
-            for leaf, _id in (
-                rows
-                if self._state.size == size
-                else await reader.beyond(table, log_id, size, LISTED_PER_SORT)
-            ):
-                self._add(
-                    Kind.ADDED, store, f"a row of {table} beyond the log's {size} leaves", leaf
-                )
 
     def _add(
         self,
