@@ -139,17 +139,18 @@ class Signer:
                 )
             return False
         except Unavailable as error:
-            state.waits_for = error.what
             self._behind(state, began)
             self._metrics.outage(error.what)
-            log_event(
-                log,
-                "log_waits",
-                level=logging.WARNING,
-                log=str(head.name),
-                server=error.what,
-                why=str(error),
-            )
+            if state.waits_for != error.what:
+                log_event(
+                    log,
+                    "log_waits",
+                    level=logging.WARNING,
+                    log=str(head.name),
+                    server=error.what,
+                    why=str(error),
+                )
+            state.waits_for = error.what
             return False
         if before:
             log_event(log, "log_accepted_again", log=str(head.name), leaves=head.size)
