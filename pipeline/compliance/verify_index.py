@@ -20,7 +20,7 @@ from pipeline.compliance.verify_leaves import Where
 from pipeline.domain.escrow import NOBODY
 from pipeline.domain.merkle import HASH_BYTES
 from pipeline.domain.records import SealedBlob, SealedEvent
-from pipeline.keys.seal import commitment, open_blob
+from pipeline.keys.seal import commitment, committed_member, open_blob
 from pipeline.keys.subjects import SubjectKey
 from sinks.archive_facts import PLACE, SERVER
 from sinks.documents import Documents, month_text, uuid_text
@@ -132,7 +132,6 @@ class DocumentCheck:
         self, where: Where, row: EventRow, event: SealedEvent, keys: Mapping[UUID, SubjectKey]
     ) -> list[Finding]:
         problems: list[Finding] = []
-        sealed = orjson.loads(row.canonical)["sealed"]
         event_id = uuid_text(event.event_id)
         opened: dict[str, Any] = {}
         for blob in event.blobs:
@@ -148,13 +147,7 @@ class DocumentCheck:
                     Finding(Kind.CHANGED, Store.LEDGER, where.log, what, row.leaf, event_id)
                 )
                 continue
-            committed = sealed.get(uuid_text(blob.subject_ref), {})
-            wrong = [
-                path
-                for path, value in values.items()
-                if committed.get(path)
-                != b64encode(commitment(key, event.event_id, path, value)).decode()
-            ]
+            wrong = _uncommitted(key, event, row.canonical, values)
             if wrong:
                 what = f"values that are not what was committed to: {', '.join(sorted(wrong))}"
                 problems.append(
@@ -192,6 +185,8 @@ class DocumentCheck:
             else:
                 built = orjson.loads(self._documents.document(event, where.log, leaf))
             built["audit.late"] = late
+            if not wrong and built == source:
+                return []
             names = built.keys() | source.keys()
             if not self.whole:
                 names = (names & _CLEAR_FIELDS) | (built.keys() & {STUB})
@@ -229,6 +224,20 @@ def _event(row: EventRow, blobs: list[SealedBlob]) -> SealedEvent | None:
         actor_ref=actor_ref if has_actor else None,
         stored_at_us=stored + POSTGRES_EPOCH_US,
     )
+
+
+def _uncommitted(
+    key: SubjectKey, event: SealedEvent, canonical: bytes, values: Mapping[str, Any]
+) -> list[str]:
+    """Paths of opened values that the event does not commit to. One look where it commits to all."""
+    if committed_member(key, event.event_id, values) in canonical:
+        return []
+    committed = orjson.loads(canonical)["sealed"].get(uuid_text(key.ref), {})
+    return [
+        path
+        for path, value in values.items()
+        if committed.get(path) != b64encode(commitment(key, event.event_id, path, value)).decode()
+    ]
 
 
 def _leaf(document: Document) -> int:

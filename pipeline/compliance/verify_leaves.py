@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple
-from uuid import UUID
 
 import orjson
 
@@ -21,6 +20,7 @@ from pipeline.compliance.trail_reader import BlobRow, EventRow
 from pipeline.domain.escrow import NOBODY
 from pipeline.domain.merkle import HASH_BYTES
 from sinks.archive_facts import PLACE, SERVER, indexes_follow
+from sinks.documents import uuid_text
 from sinks.rows import POSTGRES_EPOCH_US as _EPOCH_US
 
 # The columns that are read from the event itself, and the path that each has there.
@@ -196,7 +196,7 @@ def _columns(row: EventRow) -> tuple[str, list[bytes]]:
     try:
         event = orjson.loads(row.canonical)
         clear, family = event["clear"], event["family"]
-        refs = [UUID(name).bytes for name in event["sealed"]]
+        refs = [bytes.fromhex(name.replace("-", "")) for name in event["sealed"]]
         wrong = [name for name, path in _COLUMNS if getattr(row, name) != clear.get(path)]
     except (ValueError, KeyError, TypeError, AttributeError):
         return "is no sealed event", []
@@ -278,4 +278,4 @@ def compare_server(
 
 
 def _text(event_id: bytes) -> str:
-    return str(UUID(bytes=event_id))
+    return uuid_text(event_id)
