@@ -7,13 +7,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
+import orjson
 import pytest
 
 from pipeline.compliance.findings import Kind, Store
 from pipeline.compliance.verify import Scope
 from pipeline.domain.errors import ConfigurationError, Unavailable
 from pipeline.domain.merkle import Frontier, leaf_hash
+from pipeline.keys.seal import open_blob
 from pipeline.keys.subjects import SubjectKey
+from tests.index_support import KEY
 from tests.ledger_support import empty_database, server_urls, template
 from tests.trail_support import KEY_REF, Trail, a_trail, found, of
 
@@ -269,6 +272,24 @@ async def test_a_blob_that_was_changed(trail: Trail) -> None:
 
     assert [one.leaf for one in of(progress, Kind.CHANGED, Store.LEDGER)] == [9]  # does not open
     assert [one.leaf for one in of(progress, Kind.CHANGED, Store.VAULT)] == [9]  # is another one
+
+
+async def test_values_sealed_anew_by_whoever_has_the_key(trail: Trail) -> None:
+    """The blob opens, and its values are not what the leaf commits to."""
+    event, nonce = trail.events[9], b"n" * 12
+    values = open_blob(KEY, event.event_id, event.blobs[0])
+    forged = orjson.dumps({**values, "actor.id": "somebody else"})
+    ciphertext = KEY.blob_cipher.encrypt(nonce, forged, event.event_id + KEY.ref)
+    trail.spoil(
+        "UPDATE audit_blobs SET nonce = %s, ciphertext = %s WHERE leaf_index = 9",
+        values=(nonce, ciphertext),
+    )
+
+    (finding,) = of(await trail.verify(), Kind.CHANGED, Store.LEDGER)
+
+    assert finding.leaf == 9
+    assert "actor.id" in finding.what
+    assert "somebody" not in finding.what
 
 
 async def test_a_blob_that_no_event_calls_for(trail: Trail) -> None:
