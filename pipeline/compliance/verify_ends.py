@@ -71,6 +71,8 @@ class LogEnds:
     ) -> None:
         """What was signed beyond the log (``signed``, and what follows in ``roots``), and what is unsigned."""
         state = self._state
+        # Signed since the verification began, over these leaves too.
+        covered = signed is not None or self._log.signed_size >= state.size
         while signed is not None:
             size = await self._parts.reader.size(state.log_id)
             if signed.size > size:
@@ -82,7 +84,7 @@ class LogEnds:
                 break
             signed = await anext(roots, None)
         await checkpoints.put_over(state.name, self._findings)
-        if self._log.signed_size >= state.size:
+        if covered:
             return
         since = await self._parts.reader.stored_at(state.log_id, self._log.signed_size)
         if since is not None and datetime.now(UTC) - since > UNSIGNED_AFTER:
@@ -100,18 +102,17 @@ class LogEnds:
             ("audit_logs", Store.LEDGER),
             ("audit_blobs", Store.LEDGER),
         ):
-            rows = await reader.beyond(table, log_id, self._state.size, LISTED_PER_SORT)
-            if not rows:
-                continue
-            size = await reader.size(log_id)  # those of a transaction since are no longer beyond
-            for leaf, _id in (
-                rows
-                if self._state.size == size
-                else await reader.beyond(table, log_id, size, LISTED_PER_SORT)
-            ):
-                self._add(
-                    Kind.ADDED, store, f"a row of {table} beyond the log's {size} leaves", leaf
-                )
+            size = self._state.size
+            while True:
+                rows = await reader.beyond(table, log_id, size, LISTED_PER_SORT)
+                newer = await reader.size(log_id)  # read afterwards: it counts every row of a leaf
+                beyond = [leaf for leaf, _id in rows if not 0 <= leaf < newer]
+                if beyond or newer == size or len(rows) < LISTED_PER_SORT:
+                    break
+                size = newer
+            for leaf in beyond:
+                what = f"a row of {table} beyond the log's {newer} leaves"
+                self._add(Kind.ADDED, store, what, leaf)
 
     def _add(
         self,
