@@ -155,6 +155,10 @@ class Settings(BaseSettings):
     log_http_host: str = Field("127.0.0.1", description="Listener of `audit-trail log serve`.")
     log_http_port: int = Field(9110, ge=0, description="Its port.")
 
+    system_tenant: str = Field(
+        "", description="Tenant under which the trail records what operators do to it (repair)."
+    )
+
     # --- Judge ---
     event_max_bytes: int = Field(
         _LIMITS["event_bytes"], gt=0, description="Avro body of one event."

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -127,6 +127,12 @@ class ArchiveDestination:
     def held_bytes(self) -> int:
         """Bytes of all leaves held, before compression."""
         return sum(log.held_bytes for log in self._logs.values())
+
+    async def restore_blobs(
+        self, log_id: int, name: LogName, leaf: int, doubtful: Collection[int]
+    ) -> tuple[int, int]:
+        """See ``ArchiveObjects.restore_blobs``."""
+        return await self._objects.restore_blobs(log_id, name, leaf, doubtful)
 
     def forget(self, log_id: int) -> None:
         """Drop what is held of a log; a put in flight for it changes nothing here any more."""

@@ -6,7 +6,7 @@ holds one leaf range, the same in both, and it equals the ledger's leaves.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol
 
 from pipeline.domain.errors import ChainBroken, Unavailable
@@ -15,6 +15,7 @@ from pipeline.domain.merkle import Frontier
 from pipeline.domain.records import LeafRange
 from sinks.archive_buffer import ArchiveBuffer, ObjectPair
 from sinks.archive_format import ObjectInfo, archive_key, blobs_key
+from sinks.archive_reader import ArchiveReader
 from sinks.s3 import S3, Lock, Stored
 
 READ_LEAVES = 5_000  # leaves of one ledger read; only contradictions and crashes need any
@@ -88,6 +89,39 @@ class ArchiveObjects:
         refilled = self._new_buffer(held.name, first_leaf)
         await self._read_into(refilled, log_id, held.next_leaf)
         return refilled
+
+    async def restore_blobs(
+        self, log_id: int, name: LogName, leaf: int, doubtful: Collection[int]
+    ) -> tuple[int, int]:
+        """Write the vault's object of the range that holds ``leaf`` again, from the ledger; the first leaf of
+        that range, and the one after its last. Durable on return; may be repeated.
+
+        Raises:
+            ChainBroken: No archive object holds the leaf, it differs from the ledger, or the ledger's blobs
+                of one of its leaves (``doubtful``) may be the wrong ones.
+            Unavailable: Nothing is known; call again.
+        """
+        reader = ArchiveReader(self._s3, archive_bucket=self._archive, vault_bucket=self._vault)
+        async for found in reader.ranges(name, leaf):
+            info = found.info
+            if info.first_leaf > leaf:
+                break
+            if any(info.first_leaf <= one < info.next_leaf for one in doubtful):
+                raise ChainBroken(str(name), f"the ledger's own blobs of the leaves {info.first_leaf} to"
+                                  f" {info.last_leaf} are in doubt: nothing was written over")  # fmt: skip
+            whole = await self._from_ledger(log_id, info)
+            pair = await whole.pair()
+            if pair.leaves.root != info.root:
+                raise ChainBroken(str(name), f"the ledger's leaves {info.first_leaf} to {info.last_leaf}"
+                                  " are not those of the archive's object")  # fmt: skip
+            await self._ensure_escrowed(whole.refs)
+            key = blobs_key(name, info.first_leaf)
+            there = await self._s3.head(self._vault, key)
+            etag = there.etag if there is not None else None
+            if not await self._put_blobs(pair, absent=there is None, if_match=etag):
+                raise Unavailable("s3", "another worker stores these blobs")
+            return info.first_leaf, info.next_leaf
+        raise ChainBroken(str(name), f"no object of the archive holds leaf {leaf}")
 
     async def _put_leaves(self, log_id: int, buffer: ArchiveBuffer) -> int:
         pair = await buffer.pair()

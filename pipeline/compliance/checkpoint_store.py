@@ -255,6 +255,12 @@ class CheckpointTable:
             found = await (await session.execute(_NEWEST, (log_id,))).fetchone()
         return CheckpointRow(*found) if found else None
 
+    async def has(self, log_id: int, size: int) -> bool:
+        """Whether there is a row of this size now. Raises ``Unavailable``."""
+        async with self._connection.session() as session:
+            found = await (await session.execute(_OF_SIZE, (log_id, size))).fetchone()
+        return found is not None
+
     async def all(self, log_id: int) -> AsyncIterator[CheckpointRow]:
         """Every row of a log in the order of sizes, read in pages. Raises ``Unavailable``."""
         after = 0

@@ -28,7 +28,15 @@ def parents(hashes: Sequence[bytes]) -> list[bytes]:
     return [sha256(b"\x01" + hashes[i] + hashes[i + 1]).digest() for i in range(0, len(hashes), 2)]
 
 
+def packed_parents(hashes: bytes) -> bytes:
+    """The same of hashes one after the other."""
+    width = 2 * HASH_BYTES
+    pairs = [hashes[at : at + width] for at in range(0, len(hashes) - HASH_BYTES, width)]
+    return b"".join([sha256(b"\x01" + pair).digest() for pair in pairs])
+
+
 Parents = Callable[[Sequence[bytes]], list[bytes]]
+PackedParents = Callable[[bytes], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,23 @@ class Frontier:
             position >>= 1
             level += 1
         size += len(leaves)
+        return Frontier(size, tuple(by_level[bit] for bit in _levels(size)))
+
+    def append_packed(self, leaves: bytes, parents: PackedParents = packed_parents) -> Frontier:
+        """``append``, of leaf hashes one after the other: no object for each of them."""
+        by_level = dict(zip(_levels(self.size), self.hashes, strict=True))
+        count = len(leaves) // HASH_BYTES
+        level, position, carried = 0, self.size, leaves
+        while carried:
+            if position & 1:
+                carried = by_level.pop(level) + carried
+            if len(carried) // HASH_BYTES & 1:
+                by_level[level] = carried[-HASH_BYTES:]
+                carried = carried[:-HASH_BYTES]
+            carried = parents(carried)
+            position >>= 1
+            level += 1
+        size = self.size + count
         return Frontier(size, tuple(by_level[bit] for bit in _levels(size)))
 
     def root(self) -> bytes:

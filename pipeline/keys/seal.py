@@ -143,6 +143,11 @@ def commitment(key: SubjectKey, event_id: bytes, path: str, value: Any) -> bytes
     return blake2b(message, key=event_key, digest_size=32).digest()
 
 
+def committed_member(key: SubjectKey, event_id: bytes, values: Flat) -> bytes:
+    """The member of ``sealed`` that an event with these values of one subject has: name and commitments."""
+    return key.ref_name + _commitments(key, event_id, values)
+
+
 def open_blob(key: SubjectKey, event_id: bytes, blob: SealedBlob) -> dict[str, Any]:
     """The values of one subject in one event, by path.
 

@@ -93,3 +93,16 @@ def blob_datums(
 
 def parents(hashes: Sequence[bytes]) -> list[bytes]:
     """SHA-256(0x01 || left || right) of each pair: a level of a Merkle tree (RFC 6962 §2.1)."""
+
+def archived_leaves(block: bytes, count: int) -> tuple[bytes, bytes, bytes, bytes, list[int]]:
+    """As ``sinks.archive_facts.leaves``. Other threads run meanwhile.
+
+    Raises:
+        ValueError: A datum is malformed; the message has its number in the block.
+    """
+
+def archived_blobs(block: bytes, count: int) -> bytes:
+    """As ``sinks.archive_facts.blobs``. Other threads run meanwhile. Raises as ``archived_leaves``."""
+
+def packed_parents(hashes: bytes) -> bytes:
+    """As ``parents``, of hashes one after the other. Other threads run meanwhile."""

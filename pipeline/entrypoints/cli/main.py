@@ -13,6 +13,7 @@ from pipeline.entrypoints.cli import (
     commands_relay,
     commands_setup,
     commands_sign,
+    commands_verify,
 )
 from pipeline.entrypoints.cli.failures import EXIT_CODES_HELP, run
 
@@ -54,6 +55,7 @@ commands_flow.add_to(app)
 commands_look.add_to(app)
 commands_relay.add_to(app)
 commands_sign.add_to(app)
+commands_verify.add_to(app)
 commands_export.add_to(app)
 
 

@@ -2,6 +2,7 @@
 //! to the form in Python, which judges it; for what it accepts it gives the same bytes.
 //! `tests/unit/test_native.py` holds the two together.
 
+mod archived;
 mod compiled;
 mod decode;
 mod document;
@@ -30,5 +31,8 @@ fn audit_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(outputs::leaf_datums, module)?)?;
     module.add_function(wrap_pyfunction!(outputs::blob_datums, module)?)?;
     module.add_function(wrap_pyfunction!(outputs::parents, module)?)?;
+    module.add_function(wrap_pyfunction!(archived::archived_leaves, module)?)?;
+    module.add_function(wrap_pyfunction!(archived::archived_blobs, module)?)?;
+    module.add_function(wrap_pyfunction!(archived::packed_parents, module)?)?;
     Ok(())
 }

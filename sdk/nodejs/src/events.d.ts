@@ -140,6 +140,24 @@ export interface Producer {
   readonly sequence?: number | bigint | null;
 }
 
+/** That a store which follows the ledger was brought back to it, for leaves of one log. The ledger itself is never repaired. */
+export interface Repair {
+  /** Which one: index, archive or vault. */
+  readonly store?: string;
+  /** Of which log, as topic/partition/epoch; empty for what belonged to none. */
+  readonly log?: string;
+  /** How many leaves were written again. */
+  readonly leaves?: number | bigint;
+  /** The smallest of their indexes. */
+  readonly first_leaf?: number | bigint;
+  /** The largest of them. */
+  readonly last_leaf?: number | bigint;
+  /** Merkle tree hash (RFC 6962 section 2.1) over the leaf hashes of exactly these leaves, ascending, in hexadecimal; empty for none. */
+  readonly root?: string;
+  /** How many entries were removed because no leaf called for them or they were another leaf's. */
+  readonly removed?: number | bigint;
+}
+
 /** Ids that join this event to requests and traces. Source: W3C Trace Context. */
 export interface Request {
   /** Random id of the request. */
@@ -380,7 +398,7 @@ export interface SecurityChangeFields extends CommonFields {
   readonly changes?: readonly Change[];
 }
 
-/** system: The trail about itself: a producer says that it lives and what it has sent; later releases add erasure, repair, gap, alert and configuration. */
+/** system: The trail about itself: a producer says that it lives and what it has sent, an operator that a store was repaired; later releases add erasure, gap, alert and configuration. */
 export interface SystemFields extends CommonFields {
   /** What is told. */
   readonly operation: SystemOperation;
@@ -390,6 +408,8 @@ export interface SystemFields extends CommonFields {
   readonly topics?: readonly TopicProgress[];
   /** That events were exported. */
   readonly export?: Export | null;
+  /** Of a repair: what was brought back to the ledger, one event for each store and log. */
+  readonly repair?: Repair | null;
 }
 
 /** The fields of an event, by family. */
