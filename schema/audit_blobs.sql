@@ -10,7 +10,8 @@ DECLARE
 BEGIN
     FOR wanted IN
         SELECT * FROM (VALUES ('audit_owner', 'NOLOGIN'), ('audit_writer', 'LOGIN BYPASSRLS'),
-                              ('audit_reader', 'LOGIN'), ('audit_redactor', 'LOGIN'))
+                              ('audit_reader', 'LOGIN'), ('audit_redactor', 'LOGIN'),
+                              ('audit_signer', 'LOGIN'), ('audit_auditor', 'LOGIN BYPASSRLS'))
                  AS roles (name, attributes)
     LOOP
         BEGIN
@@ -25,7 +26,8 @@ BEGIN
         EXECUTE format('GRANT audit_owner TO %I', current_user);
     END IF;
     GRANT USAGE, CREATE ON SCHEMA public TO audit_owner;
-    GRANT USAGE ON SCHEMA public TO audit_writer, audit_reader, audit_redactor;
+    GRANT USAGE ON SCHEMA public
+        TO audit_writer, audit_reader, audit_redactor, audit_signer, audit_auditor;
 END
 $roles$;
 
@@ -45,6 +47,7 @@ ALTER TABLE audit_blobs ALTER COLUMN ciphertext SET STORAGE EXTERNAL;
 CREATE INDEX IF NOT EXISTS audit_blobs_subject_ref ON audit_blobs (subject_ref);
 GRANT SELECT, INSERT ON audit_blobs TO audit_writer;
 GRANT SELECT, DELETE, UPDATE (nonce, ciphertext) ON audit_blobs TO audit_redactor;
+GRANT SELECT ON audit_blobs TO audit_auditor;
 
 COMMENT ON TABLE audit_blobs IS
     'Personal data of events: one AES-256-GCM blob per event and subject. Not hashed, so that redaction leaves every proof valid; only audit_redactor may change or remove rows.';

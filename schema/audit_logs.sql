@@ -11,7 +11,8 @@ DECLARE
 BEGIN
     FOR wanted IN
         SELECT * FROM (VALUES ('audit_owner', 'NOLOGIN'), ('audit_writer', 'LOGIN BYPASSRLS'),
-                              ('audit_reader', 'LOGIN'), ('audit_redactor', 'LOGIN'))
+                              ('audit_reader', 'LOGIN'), ('audit_redactor', 'LOGIN'),
+                              ('audit_signer', 'LOGIN'), ('audit_auditor', 'LOGIN BYPASSRLS'))
                  AS roles (name, attributes)
     LOOP
         BEGIN
@@ -26,7 +27,8 @@ BEGIN
         EXECUTE format('GRANT audit_owner TO %I', current_user);
     END IF;
     GRANT USAGE, CREATE ON SCHEMA public TO audit_owner;
-    GRANT USAGE ON SCHEMA public TO audit_writer, audit_reader, audit_redactor;
+    GRANT USAGE ON SCHEMA public
+        TO audit_writer, audit_reader, audit_redactor, audit_signer, audit_auditor;
 END
 $roles$;
 
@@ -89,6 +91,7 @@ COMMENT ON POLICY tenant_rows ON audit_logs IS
     'Only the rows of the tenant that the transaction names with SET LOCAL audit.tenant; unset: none.';
 GRANT SELECT, INSERT ON audit_logs TO audit_writer;
 GRANT SELECT ON audit_logs TO audit_reader, audit_redactor;
+GRANT SELECT ON audit_logs TO audit_auditor;
 
 COMMENT ON TABLE audit_logs IS
     'Every accepted event, sealed, exactly once. Append-only: UPDATE, DELETE and TRUNCATE are refused to everyone; expiry drops whole months. What the server sets stands beside the canonical bytes, not in them.';

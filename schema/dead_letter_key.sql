@@ -9,7 +9,8 @@ DECLARE
 BEGIN
     FOR wanted IN
         SELECT * FROM (VALUES ('audit_owner', 'NOLOGIN'), ('audit_writer', 'LOGIN BYPASSRLS'),
-                              ('audit_reader', 'LOGIN'), ('audit_redactor', 'LOGIN'))
+                              ('audit_reader', 'LOGIN'), ('audit_redactor', 'LOGIN'),
+                              ('audit_signer', 'LOGIN'), ('audit_auditor', 'LOGIN BYPASSRLS'))
                  AS roles (name, attributes)
     LOOP
         BEGIN
@@ -24,7 +25,8 @@ BEGIN
         EXECUTE format('GRANT audit_owner TO %I', current_user);
     END IF;
     GRANT USAGE, CREATE ON SCHEMA public TO audit_owner;
-    GRANT USAGE ON SCHEMA public TO audit_writer, audit_reader, audit_redactor;
+    GRANT USAGE ON SCHEMA public
+        TO audit_writer, audit_reader, audit_redactor, audit_signer, audit_auditor;
 END
 $roles$;
 
@@ -43,6 +45,9 @@ ALTER TABLE dead_letter_key OWNER TO audit_owner;
 -- For: the dead letters of one raw key, which the erasure of a person destroys.
 CREATE INDEX IF NOT EXISTS dead_letter_key_raw_key_hash ON dead_letter_key (raw_key_hash);
 GRANT SELECT, INSERT ON dead_letter_key TO audit_writer;
+-- Neither the keys nor what finds a person's letters.
+GRANT SELECT (source_topic, source_partition, source_offset, source_epoch, reason, created_at)
+    ON dead_letter_key TO audit_auditor;
 
 COMMENT ON TABLE dead_letter_key IS
     'Keys of dead letters, by the position of the record. Destroying a row makes the letter unreadable.';

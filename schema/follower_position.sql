@@ -9,7 +9,8 @@ DECLARE
 BEGIN
     FOR wanted IN
         SELECT * FROM (VALUES ('audit_owner', 'NOLOGIN'), ('audit_writer', 'LOGIN BYPASSRLS'),
-                              ('audit_reader', 'LOGIN'), ('audit_redactor', 'LOGIN'))
+                              ('audit_reader', 'LOGIN'), ('audit_redactor', 'LOGIN'),
+                              ('audit_signer', 'LOGIN'), ('audit_auditor', 'LOGIN BYPASSRLS'))
                  AS roles (name, attributes)
     LOOP
         BEGIN
@@ -24,7 +25,8 @@ BEGIN
         EXECUTE format('GRANT audit_owner TO %I', current_user);
     END IF;
     GRANT USAGE, CREATE ON SCHEMA public TO audit_owner;
-    GRANT USAGE ON SCHEMA public TO audit_writer, audit_reader, audit_redactor;
+    GRANT USAGE ON SCHEMA public
+        TO audit_writer, audit_reader, audit_redactor, audit_signer, audit_auditor;
 END
 $roles$;
 
@@ -38,6 +40,7 @@ CREATE TABLE IF NOT EXISTS follower_position (
 ALTER TABLE follower_position OWNER TO audit_owner;
 GRANT SELECT, INSERT, UPDATE ON follower_position TO audit_writer;
 GRANT SELECT ON follower_position TO audit_reader, audit_redactor;
+GRANT SELECT ON follower_position TO audit_signer, audit_auditor;
 
 COMMENT ON TABLE follower_position IS
     'How far each follower of the ledger is on each log; only moves forward.';

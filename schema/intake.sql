@@ -9,7 +9,8 @@ DECLARE
 BEGIN
     FOR wanted IN
         SELECT * FROM (VALUES ('audit_owner', 'NOLOGIN'), ('audit_writer', 'LOGIN BYPASSRLS'),
-                              ('audit_reader', 'LOGIN'), ('audit_redactor', 'LOGIN'))
+                              ('audit_reader', 'LOGIN'), ('audit_redactor', 'LOGIN'),
+                              ('audit_signer', 'LOGIN'), ('audit_auditor', 'LOGIN BYPASSRLS'))
                  AS roles (name, attributes)
     LOOP
         BEGIN
@@ -24,7 +25,8 @@ BEGIN
         EXECUTE format('GRANT audit_owner TO %I', current_user);
     END IF;
     GRANT USAGE, CREATE ON SCHEMA public TO audit_owner;
-    GRANT USAGE ON SCHEMA public TO audit_writer, audit_reader, audit_redactor;
+    GRANT USAGE ON SCHEMA public
+        TO audit_writer, audit_reader, audit_redactor, audit_signer, audit_auditor;
 END
 $roles$;
 
@@ -63,6 +65,7 @@ ALTER TABLE intake ENABLE ALWAYS TRIGGER intake_refuse_change;
 
 GRANT SELECT, INSERT ON intake TO audit_writer;
 GRANT SELECT ON intake TO audit_reader, audit_redactor;
+GRANT SELECT ON intake TO audit_auditor;
 
 COMMENT ON TABLE intake IS
     'One row per stored batch: its offset range and what became of each offset. The ranges of a log abut; their sums agree with leaves and dead letters.';

@@ -9,7 +9,8 @@ DECLARE
 BEGIN
     FOR wanted IN
         SELECT * FROM (VALUES ('audit_owner', 'NOLOGIN'), ('audit_writer', 'LOGIN BYPASSRLS'),
-                              ('audit_reader', 'LOGIN'), ('audit_redactor', 'LOGIN'))
+                              ('audit_reader', 'LOGIN'), ('audit_redactor', 'LOGIN'),
+                              ('audit_signer', 'LOGIN'), ('audit_auditor', 'LOGIN BYPASSRLS'))
                  AS roles (name, attributes)
     LOOP
         BEGIN
@@ -24,7 +25,8 @@ BEGIN
         EXECUTE format('GRANT audit_owner TO %I', current_user);
     END IF;
     GRANT USAGE, CREATE ON SCHEMA public TO audit_owner;
-    GRANT USAGE ON SCHEMA public TO audit_writer, audit_reader, audit_redactor;
+    GRANT USAGE ON SCHEMA public
+        TO audit_writer, audit_reader, audit_redactor, audit_signer, audit_auditor;
 END
 $roles$;
 
@@ -58,6 +60,8 @@ ALTER TABLE leaves ENABLE ALWAYS TRIGGER leaves_refuse_change;
 
 GRANT SELECT, INSERT ON leaves TO audit_writer;
 GRANT SELECT ON leaves TO audit_redactor;
+GRANT SELECT (log_id, leaf_index, leaf_hash) ON leaves TO audit_signer;
+GRANT SELECT ON leaves TO audit_auditor;
 
 COMMENT ON TABLE leaves IS
     'Leaf hashes in the order of their logs: dedupes, proves, feeds tiles and orders catch-up. Append-only and kept when events expire, so that old proofs still verify.';

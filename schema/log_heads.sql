@@ -9,7 +9,8 @@ DECLARE
 BEGIN
     FOR wanted IN
         SELECT * FROM (VALUES ('audit_owner', 'NOLOGIN'), ('audit_writer', 'LOGIN BYPASSRLS'),
-                              ('audit_reader', 'LOGIN'), ('audit_redactor', 'LOGIN'))
+                              ('audit_reader', 'LOGIN'), ('audit_redactor', 'LOGIN'),
+                              ('audit_signer', 'LOGIN'), ('audit_auditor', 'LOGIN BYPASSRLS'))
                  AS roles (name, attributes)
     LOOP
         BEGIN
@@ -24,7 +25,8 @@ BEGIN
         EXECUTE format('GRANT audit_owner TO %I', current_user);
     END IF;
     GRANT USAGE, CREATE ON SCHEMA public TO audit_owner;
-    GRANT USAGE ON SCHEMA public TO audit_writer, audit_reader, audit_redactor;
+    GRANT USAGE ON SCHEMA public
+        TO audit_writer, audit_reader, audit_redactor, audit_signer, audit_auditor;
 END
 $roles$;
 
@@ -48,6 +50,7 @@ CREATE TABLE IF NOT EXISTS log_heads (
 ALTER TABLE log_heads OWNER TO audit_owner;
 GRANT SELECT, INSERT, UPDATE ON log_heads TO audit_writer;
 GRANT SELECT ON log_heads TO audit_reader, audit_redactor;
+GRANT SELECT ON log_heads TO audit_signer, audit_auditor;
 
 COMMENT ON TABLE log_heads IS
     'One row for each log: one append-only sequence of leaves per raw topic-partition and epoch.';

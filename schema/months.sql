@@ -10,7 +10,8 @@ DECLARE
 BEGIN
     FOR wanted IN
         SELECT * FROM (VALUES ('audit_owner', 'NOLOGIN'), ('audit_writer', 'LOGIN BYPASSRLS'),
-                              ('audit_reader', 'LOGIN'), ('audit_redactor', 'LOGIN'))
+                              ('audit_reader', 'LOGIN'), ('audit_redactor', 'LOGIN'),
+                              ('audit_signer', 'LOGIN'), ('audit_auditor', 'LOGIN BYPASSRLS'))
                  AS roles (name, attributes)
     LOOP
         BEGIN
@@ -25,7 +26,8 @@ BEGIN
         EXECUTE format('GRANT audit_owner TO %I', current_user);
     END IF;
     GRANT USAGE, CREATE ON SCHEMA public TO audit_owner;
-    GRANT USAGE ON SCHEMA public TO audit_writer, audit_reader, audit_redactor;
+    GRANT USAGE ON SCHEMA public
+        TO audit_writer, audit_reader, audit_redactor, audit_signer, audit_auditor;
 END
 $roles$;
 

@@ -9,7 +9,8 @@ DECLARE
 BEGIN
     FOR wanted IN
         SELECT * FROM (VALUES ('audit_owner', 'NOLOGIN'), ('audit_writer', 'LOGIN BYPASSRLS'),
-                              ('audit_reader', 'LOGIN'), ('audit_redactor', 'LOGIN'))
+                              ('audit_reader', 'LOGIN'), ('audit_redactor', 'LOGIN'),
+                              ('audit_signer', 'LOGIN'), ('audit_auditor', 'LOGIN BYPASSRLS'))
                  AS roles (name, attributes)
     LOOP
         BEGIN
@@ -24,7 +25,8 @@ BEGIN
         EXECUTE format('GRANT audit_owner TO %I', current_user);
     END IF;
     GRANT USAGE, CREATE ON SCHEMA public TO audit_owner;
-    GRANT USAGE ON SCHEMA public TO audit_writer, audit_reader, audit_redactor;
+    GRANT USAGE ON SCHEMA public
+        TO audit_writer, audit_reader, audit_redactor, audit_signer, audit_auditor;
 END
 $roles$;
 
@@ -45,6 +47,7 @@ CREATE UNIQUE INDEX IF NOT EXISTS partition_pause_open
     ON partition_pause (topic, partition) WHERE resumed_at IS NULL;
 GRANT SELECT, INSERT, UPDATE (resumed_at) ON partition_pause TO audit_writer;
 GRANT SELECT ON partition_pause TO audit_reader, audit_redactor;
+GRANT SELECT ON partition_pause TO audit_auditor;
 
 COMMENT ON TABLE partition_pause IS
     'Raw partitions that a worker paused, and when a person resumed them (audit-trail resume).';

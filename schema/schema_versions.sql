@@ -9,7 +9,8 @@ DECLARE
 BEGIN
     FOR wanted IN
         SELECT * FROM (VALUES ('audit_owner', 'NOLOGIN'), ('audit_writer', 'LOGIN BYPASSRLS'),
-                              ('audit_reader', 'LOGIN'), ('audit_redactor', 'LOGIN'))
+                              ('audit_reader', 'LOGIN'), ('audit_redactor', 'LOGIN'),
+                              ('audit_signer', 'LOGIN'), ('audit_auditor', 'LOGIN BYPASSRLS'))
                  AS roles (name, attributes)
     LOOP
         BEGIN
@@ -24,7 +25,8 @@ BEGIN
         EXECUTE format('GRANT audit_owner TO %I', current_user);
     END IF;
     GRANT USAGE, CREATE ON SCHEMA public TO audit_owner;
-    GRANT USAGE ON SCHEMA public TO audit_writer, audit_reader, audit_redactor;
+    GRANT USAGE ON SCHEMA public
+        TO audit_writer, audit_reader, audit_redactor, audit_signer, audit_auditor;
 END
 $roles$;
 
@@ -42,6 +44,7 @@ CREATE TABLE IF NOT EXISTS schema_versions (
 ALTER TABLE schema_versions OWNER TO audit_owner;
 GRANT SELECT, INSERT ON schema_versions TO audit_writer;
 GRANT SELECT ON schema_versions TO audit_reader, audit_redactor;
+GRANT SELECT ON schema_versions TO audit_auditor;
 
 COMMENT ON TABLE schema_versions IS
     'Schemas that events were written with, by registry id: an event stays readable when the registry is gone.';

@@ -9,7 +9,8 @@ DECLARE
 BEGIN
     FOR wanted IN
         SELECT * FROM (VALUES ('audit_owner', 'NOLOGIN'), ('audit_writer', 'LOGIN BYPASSRLS'),
-                              ('audit_reader', 'LOGIN'), ('audit_redactor', 'LOGIN'))
+                              ('audit_reader', 'LOGIN'), ('audit_redactor', 'LOGIN'),
+                              ('audit_signer', 'LOGIN'), ('audit_auditor', 'LOGIN BYPASSRLS'))
                  AS roles (name, attributes)
     LOOP
         BEGIN
@@ -24,7 +25,8 @@ BEGIN
         EXECUTE format('GRANT audit_owner TO %I', current_user);
     END IF;
     GRANT USAGE, CREATE ON SCHEMA public TO audit_owner;
-    GRANT USAGE ON SCHEMA public TO audit_writer, audit_reader, audit_redactor;
+    GRANT USAGE ON SCHEMA public
+        TO audit_writer, audit_reader, audit_redactor, audit_signer, audit_auditor;
 END
 $roles$;
 
@@ -37,6 +39,9 @@ CREATE TABLE IF NOT EXISTS tenants (
 );
 ALTER TABLE tenants OWNER TO audit_owner;
 GRANT SELECT, INSERT ON tenants TO audit_writer;
+GRANT SELECT (retention_days) ON tenants TO audit_signer;
+-- Not the wrapped keys: whoever verifies decrypts nothing.
+GRANT SELECT (tenant, name, retention_days, created_at) ON tenants TO audit_auditor;
 
 COMMENT ON TABLE tenants IS
     'Tenants whose events are accepted. The worker adds tenants and cannot change one: a replaced key would lose all subjects'' keys.';

@@ -10,7 +10,8 @@ DECLARE
 BEGIN
     FOR wanted IN
         SELECT * FROM (VALUES ('audit_owner', 'NOLOGIN'), ('audit_writer', 'LOGIN BYPASSRLS'),
-                              ('audit_reader', 'LOGIN'), ('audit_redactor', 'LOGIN'))
+                              ('audit_reader', 'LOGIN'), ('audit_redactor', 'LOGIN'),
+                              ('audit_signer', 'LOGIN'), ('audit_auditor', 'LOGIN BYPASSRLS'))
                  AS roles (name, attributes)
     LOOP
         BEGIN
@@ -25,7 +26,8 @@ BEGIN
         EXECUTE format('GRANT audit_owner TO %I', current_user);
     END IF;
     GRANT USAGE, CREATE ON SCHEMA public TO audit_owner;
-    GRANT USAGE ON SCHEMA public TO audit_writer, audit_reader, audit_redactor;
+    GRANT USAGE ON SCHEMA public
+        TO audit_writer, audit_reader, audit_redactor, audit_signer, audit_auditor;
 END
 $roles$;
 
@@ -44,6 +46,9 @@ CREATE TABLE IF NOT EXISTS audit_user (
     CHECK ((wrapped_key IS NULL) = (erased_at IS NOT NULL))
 );
 ALTER TABLE audit_user OWNER TO audit_owner;
+-- Whether a key is gone, and since when; neither the keys nor what finds a person.
+GRANT SELECT (generation, subject_ref, tenant, id_type, first_occurred_at, created_at, erased_at, escrow)
+    ON audit_user TO audit_auditor;
 
 COMMENT ON TABLE audit_user IS
     'Data subjects and their wrapped keys. A subject is (home tenant, id type, id), known here by a keyed hash alone.';

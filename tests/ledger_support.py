@@ -39,6 +39,8 @@ VARIABLES = {
     "writer": "AUDIT_DATABASE_URL",
     "reader": "AUDIT_DATABASE_READER_URL",
     "redactor": "AUDIT_DATABASE_REDACTOR_URL",
+    "signer": "AUDIT_SIGNER_DATABASE_URL",
+    "auditor": "AUDIT_AUDITOR_DATABASE_URL",
 }
 
 

@@ -50,7 +50,8 @@ def migrate(admin_url: str, *, months_ahead: int = MONTHS_AHEAD) -> str:
             _upgrade(connection)
             connection.execute(
                 text(
-                    "GRANT SELECT ON alembic_version TO audit_writer, audit_reader, audit_redactor"
+                    "GRANT SELECT ON alembic_version TO audit_writer, audit_reader, audit_redactor,"
+                    " audit_signer, audit_auditor"
                 )
             )
             connection.execute(text("SELECT ensure_months(:ahead)"), {"ahead": months_ahead})

@@ -7,7 +7,7 @@ same again on every later ``up``.
 import json
 import os
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from audit_stack.errors import StackError
@@ -25,6 +25,8 @@ class Credentials:
     postgres_writer: str
     postgres_reader: str
     postgres_redactor: str
+    postgres_signer: str
+    postgres_auditor: str
     postgres_registry: str
     s3_access_key_id: str
     s3_secret_access_key: str
@@ -46,18 +48,14 @@ def ensure_credentials(layout: Layout) -> Credentials:
         if not key_file.exists():
             write_private(key_file, secrets.token_hex(KEY_BYTES) + "\n")
     store = layout.keys / "credentials.json"
-    if not store.exists():
-        # token_urlsafe needs no escaping in a URL, a shell or an ini file.
-        made = Credentials(
-            postgres_admin=secrets.token_urlsafe(PASSWORD_BYTES),
-            postgres_writer=secrets.token_urlsafe(PASSWORD_BYTES),
-            postgres_reader=secrets.token_urlsafe(PASSWORD_BYTES),
-            postgres_redactor=secrets.token_urlsafe(PASSWORD_BYTES),
-            postgres_registry=secrets.token_urlsafe(PASSWORD_BYTES),
-            s3_access_key_id="AUDIT" + secrets.token_hex(8).upper(),
-            s3_secret_access_key=secrets.token_urlsafe(PASSWORD_BYTES),
-        )
-        write_private(store, json.dumps(asdict(made), indent=2) + "\n")
+    held: dict[str, str] = {}
+    if store.exists():
+        held = json.loads(store.read_text(encoding="utf-8"))
+    # A stack of an earlier release lacks the roles that came since.
+    missing = {field.name for field in fields(Credentials)} - set(held)
+    if missing:
+        made = {name: _new_secret(name) for name in missing}
+        write_private(store, json.dumps(held | made, indent=2) + "\n")
     return load_credentials(layout)
 
 
@@ -73,6 +71,13 @@ def load_credentials(layout: Layout) -> Credentials:
     except FileNotFoundError:
         message = f"there is no stack in {layout.home}: run up first"
         raise StackError(message) from None
+
+
+def _new_secret(name: str) -> str:
+    if name == "s3_access_key_id":
+        return "AUDIT" + secrets.token_hex(8).upper()
+    # token_urlsafe needs no escaping in a URL, a shell or an ini file.
+    return secrets.token_urlsafe(PASSWORD_BYTES)
 
 
 def write_private(path: Path, text: str) -> None:

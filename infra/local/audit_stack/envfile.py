@@ -28,6 +28,12 @@ def application_settings(stack: Stack) -> dict[str, str]:
         "AUDIT_DATABASE_REDACTOR_URL": database.url(
             stack, "audit_redactor", credentials.postgres_redactor
         ),
+        "AUDIT_SIGNER_DATABASE_URL": database.url(
+            stack, "audit_signer", credentials.postgres_signer
+        ),
+        "AUDIT_AUDITOR_DATABASE_URL": database.url(
+            stack, "audit_auditor", credentials.postgres_auditor
+        ),
         "AUDIT_ELASTICSEARCH_URL": search.url(stack),
         "AUDIT_S3_ENDPOINT_URL": objects.url(stack),
         "AUDIT_S3_REGION": objects.REGION,

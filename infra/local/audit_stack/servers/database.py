@@ -161,6 +161,8 @@ def _provision(stack: Stack) -> None:
         "audit_writer": ("LOGIN BYPASSRLS", credentials.postgres_writer),
         "audit_reader": ("LOGIN", credentials.postgres_reader),
         "audit_redactor": ("LOGIN", credentials.postgres_redactor),
+        "audit_signer": ("LOGIN", credentials.postgres_signer),
+        "audit_auditor": ("LOGIN BYPASSRLS", credentials.postgres_auditor),
         REGISTRY_ROLE: ("LOGIN", credentials.postgres_registry),
     }
     with _connect(stack, "postgres") as connection:
