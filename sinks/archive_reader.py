@@ -137,21 +137,33 @@ class ArchiveReader:
         return ""
 
 
+def read_blobs(info: ObjectInfo, stored: Stored) -> dict[int, list[SealedBlob]]:
+    """The blobs of one vault object, by leaf, in their order.
+
+    Raises:
+        ChainBroken: The body is not what its metadata says.
+    """
+    name = str(info.name)
+    if sha256(stored.body).digest() != info.body_sha256:
+        raise ChainBroken(name, f"{stored.key}: the body is not what was stored")
+    by_leaf: defaultdict[int, list[SealedBlob]] = defaultdict(list)
+    count = 0
+    for datum in _datums(stored, BLOB_SCHEMA, name):
+        blob = SealedBlob(datum["subject_ref"], datum["nonce"], datum["ciphertext"])
+        by_leaf[datum["leaf_index"]].append(blob)
+        count += 1
+    if count != info.records:
+        raise ChainBroken(name, f"{stored.key}: {count} blobs, metadata says {info.records}")
+    return by_leaf
+
+
 def _events(
     info: ObjectInfo, leaves: Stored, vaulted: ObjectInfo, blobs: Stored
 ) -> list[SealedEvent]:
     name = str(info.name)
-    for described, stored in ((info, leaves), (vaulted, blobs)):
-        if sha256(stored.body).digest() != described.body_sha256:
-            raise ChainBroken(name, f"{stored.key}: the body is not what was stored")
-    by_leaf: defaultdict[int, list[SealedBlob]] = defaultdict(list)
-    count = 0
-    for datum in _datums(blobs, BLOB_SCHEMA, name):
-        blob = SealedBlob(datum["subject_ref"], datum["nonce"], datum["ciphertext"])
-        by_leaf[datum["leaf_index"]].append(blob)
-        count += 1
-    if count != vaulted.records:
-        raise ChainBroken(name, f"{blobs.key}: {count} blobs, metadata says {vaulted.records}")
+    if sha256(leaves.body).digest() != info.body_sha256:
+        raise ChainBroken(name, f"{leaves.key}: the body is not what was stored")
+    by_leaf = read_blobs(vaulted, blobs)
 
     events: list[SealedEvent] = []
     for leaf, datum in enumerate(_datums(leaves, LEAF_SCHEMA, name), info.first_leaf):
