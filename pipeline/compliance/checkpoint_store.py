@@ -19,6 +19,7 @@ from pipeline.keys.note_keys import verify_note
 from sinks.s3 import S3, Lock
 
 CHECKPOINTS_PREFIX = "checkpoints/"
+TILES_PREFIX = "tiles/"
 CONTENT_TYPE = "text/plain; charset=utf-8"
 ROWS_PAGE = 1_000
 
@@ -46,12 +47,25 @@ def checkpoint_key(name: LogName, size: int) -> str:
     return f"{checkpoints_prefix(name)}{size:019d}"
 
 
+def published_key(name: LogName) -> str:
+    """The one object of a log that changes: the newest note, beside its tiles."""
+    return f"{TILES_PREFIX}{name}/checkpoint"
+
+
 @dataclass(frozen=True, slots=True)
 class StoredNote:
     """An object of the bucket, as it was first stored. Nothing of it has been checked yet."""
 
     name: LogName
     key: str
+    encoded: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The note that is served as a log's newest. ``etag`` stands for it in the next change."""
+
+    etag: str
     encoded: bytes
 
 
@@ -158,6 +172,26 @@ class CheckpointObjects:
                 f" have it ({checkpoint_key(name, known_size)})",
             )
         return None if newest is None else await self._get(name, newest, version)
+
+    async def published(self, name: LogName) -> Published | None:
+        """What ``tiles/<log>/checkpoint`` holds now; None if it is not there. Raises ``Unavailable``."""
+        found = await self._s3.get(self._bucket, published_key(name))
+        return None if found is None else Published(found.etag, found.body)
+
+    async def publish(self, name: LogName, encoded: bytes, *, instead_of: Published | None) -> bool:
+        """Publish a note in the place of that one, or of none; False when another stands there now.
+
+        Raises:
+            Unavailable: It may be published or not.
+        """
+        return await self._s3.put(
+            self._bucket,
+            published_key(name),
+            encoded,
+            content_type=CONTENT_TYPE,
+            absent=instead_of is None,
+            if_match=None if instead_of is None else instead_of.etag,
+        )
 
     async def _listed(
         self, name: LogName, *, after: str, last: str | None = None

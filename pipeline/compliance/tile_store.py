@@ -7,10 +7,12 @@ signed root and made again.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from pipeline.compliance.checkpoint_store import TILES_PREFIX
 from pipeline.domain.errors import AuditTrailError
 from pipeline.domain.logs import LogName
 from pipeline.domain.merkle import HASH_BYTES, Frontier
@@ -25,9 +27,11 @@ from pipeline.domain.proofs import (
     root_over,
 )
 from pipeline.domain.tiles import LEVEL_MAX, TILE_HEIGHT, TILE_WIDTH, Tile, tile_of, tile_root
+from pipeline.logging import log_event
 from sinks.s3 import S3
 
-TILES_PREFIX = "tiles/"
+log = logging.getLogger(__name__)
+
 CONTENT_TYPE = "application/octet-stream"
 CACHED_TILES = 512  # of 8 KiB each: 4 MiB
 _FETCHED_AT_ONCE = 8
@@ -171,9 +175,12 @@ class TileStore:
                 held = await self._s3.get(self._bucket, key)
                 if held is None:
                     continue  # it came and went
-                if held.body == body or await self._s3.put(
+                if held.body == body:
+                    break
+                if await self._s3.put(
                     self._bucket, key, body, content_type=CONTENT_TYPE, if_match=held.etag
                 ):
+                    log_event(log, "tile_replaced", level=logging.ERROR, tile=key)
                     break
 
 

@@ -17,12 +17,49 @@ if TYPE_CHECKING:
 
 keys_app = typer.Typer(no_args_is_help=True, help="The keys that sign checkpoints.")
 
+signer_app = typer.Typer(
+    no_args_is_help=True, help="Checkpoints: the heads of the logs, signed under Object Lock."
+)
+
 _COLUMNS = ["key_id", "state", "made_at", "retired_at", "vkey"]
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands of this module."""
     app.add_typer(keys_app, name="signing-key")
+    signer_app.command("run")(signer_run)
+    app.add_typer(signer_app, name="signer")
+
+
+def signer_run(
+    *,
+    once: Annotated[bool, typer.Option("--once", help="One look at every log, then end.")] = False,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Sign every log that grows, until stopped: SIGTERM or Ctrl-C end it in order.
+
+    Needs AUDIT_SIGNER_DATABASE_URL, the archive bucket, AUDIT_SIGNING_KEY_FILE, and the key provider
+    to unwrap the keys in it. /metrics, /healthz and /readyz listen on AUDIT_SIGNER_HTTP_PORT.
+    With --once: exit 1 if a log is refused (it does not follow from what was signed), 3 if a server
+    does not answer; all other logs are signed.
+    """
+    from pipeline.domain.errors import Unavailable
+    from pipeline.entrypoints.cli.failures import ProblemFound
+    from pipeline.entrypoints.signer import run_signer, sign_once
+    from pipeline.settings import load_settings
+
+    if not once:
+        run_signer(load_settings())
+        return
+    done, rows = sign_once(load_settings())
+    columns = ["log", "leaves", "signed", "state", "why"]
+    show_rows(rows, columns, output, empty="no log has a leaf yet")
+    if done.refused:
+        raise ProblemFound(
+            f"{len(done.refused)} logs are refused: see docs/runbooks/refused-log.md"
+        )
+    if done.waiting_for:
+        raise Unavailable(done.waiting_for[0], "not every log could be signed")
 
 
 @keys_app.command("create")
@@ -40,7 +77,7 @@ def keys_create(
     from datetime import UTC, datetime
 
     from pipeline.domain.errors import ConfigurationError
-    from pipeline.keys.provider import load_provider
+    from pipeline.keys.provider import load_seed_provider
     from pipeline.keys.signing_keys import active_keys, add_key, make_key, read_keys
     from pipeline.settings import load_settings
 
@@ -48,7 +85,7 @@ def keys_create(
     path = _path(settings)
     others = len(active_keys(read_keys(path))) if path.exists() else 0
     key = make_key(
-        load_provider(settings),
+        load_seed_provider(settings),
         name or settings.log_origin,
         now=datetime.now(UTC).replace(microsecond=0),
     )
