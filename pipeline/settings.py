@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     database_reader_url: SecretStr = Field(
         SecretStr(""), description="As audit_reader (row-level security applies)."
     )
+    database_redactor_url: SecretStr = Field(
+        SecretStr(""), description="As audit_redactor: holds, redaction, expiry; unset for workers."
+    )
     signer_database_url: SecretStr = Field(
         SecretStr(""), description="As audit_signer, for `signer`; empty: AUDIT_DATABASE_URL."
     )
@@ -122,6 +125,21 @@ class Settings(BaseSettings):
 
     operator: str = Field(
         "", description="Who runs a command, for the record; empty: account and host."
+    )
+
+    # --- Keeping: holds, redaction, expiry ---
+    system_tenant: str = Field(
+        "",
+        description="Whose the trail's own events are that are no single tenant's; empty: the first.",
+    )
+    trail_wait_s: float = Field(
+        60.0, gt=0, description="So long a command waits until a worker has stored its event."
+    )
+    keeper_interval_s: float = Field(
+        3600.0, gt=0, description="How often `keeper run` applies policies, expiries and holds."
+    )
+    keeper_http_port: int = Field(
+        9111, ge=0, description="The keeper's /metrics, /healthz, /readyz, on AUDIT_HTTP_HOST."
     )
 
     # --- Checkpoints ---

@@ -7,8 +7,11 @@ from typing import Annotated
 import typer
 
 from pipeline.entrypoints.cli import (
+    commands_expire,
     commands_flow,
+    commands_hold,
     commands_look,
+    commands_redact,
     commands_relay,
     commands_setup,
     commands_sign,
@@ -52,6 +55,9 @@ commands_setup.add_to(app)
 commands_flow.add_to(app)
 commands_look.add_to(app)
 commands_relay.add_to(app)
+commands_hold.add_to(app)
+commands_redact.add_to(app)
+commands_expire.add_to(app)
 commands_sign.add_to(app)
 
 
