@@ -24,6 +24,7 @@ from pipeline.domain.merkle import Frontier, leaf_hash
 from pipeline.domain.records import LeafRange, SealedBlob, SealedEvent
 from sinks import ocf
 from sinks.archive_format import (
+    ARCHIVE_PREFIX,
     BLOB_SCHEMA,
     LEAF_SCHEMA,
     ObjectInfo,
@@ -55,6 +56,19 @@ class ArchiveReader:
     async def answers(self) -> None:
         """Return if the archive can be asked now. Raises ``Unavailable``."""
         await self._s3.call(partial(self._s3.client.head_bucket, Bucket=self._archive))
+
+    async def logs(self) -> list[LogName]:
+        """Every log that has an object here, whether the database knows it or not. Raises ``Unavailable``."""
+        folders = [ARCHIVE_PREFIX]
+        for _ in ("topic", "partition", "epoch"):
+            folders = [
+                inner
+                for folder in folders
+                for inner in await self._s3.folders(self._archive, folder)
+            ]
+        return sorted(
+            LogName.parse(folder.removeprefix(ARCHIVE_PREFIX).rstrip("/")) for folder in folders
+        )
 
     async def ranges(self, name: LogName, from_leaf: int = 0) -> AsyncIterator[ArchivedRange]:
         """The objects of a log that hold ``from_leaf`` or later leaves, in order.

@@ -141,14 +141,7 @@ class Redaction:
                 request.root,
             )
             await keeping.authorise(request, order)
-        by_log: dict[LogSize, list[Flag]] = {}
-        for log in await keeping.candidates.logs():
-            of_log = [flag for flag in flags if flag.log_id == log.log_id]
-            there = set(
-                await keeping.candidates.present(log.log_id, [flag.leaf_index for flag in of_log])
-            )
-            if kept := [flag for flag in of_log if flag.leaf_index in there]:
-                by_log[log] = kept
+        by_log = await self._present(flags)
         for log, of_log in by_log.items():
             await self._cut_ledger(request_id, log, [flag for flag in of_log if not flag.redacted])
         ends = {str(log.name): of_log[-1].leaf_index + 1 for log, of_log in by_log.items()}
@@ -162,18 +155,38 @@ class Redaction:
         return await keeping.removals.get(request_id)
 
     async def again(self, order: Order) -> UUID:
-        """An order that the database has lost, as a request: then ``carry_out`` does it again."""
+        """An order that the database has lost, as a request; ``carry_out`` does the rest. The ledger's own
+        blobs are cut now, if its leaf came back: before a worker builds a document from them.
+        """
         logs = {str(log.name): log for log in await self._keeping.candidates.logs()}
         flags = []
         for name, leaves in order.leaves.items():
             if name not in logs:
                 continue  # nothing of that log came back
             paths = dict(leaves)
-            async for leaf, event in self._keeping.candidates.events(logs[name], sorted(paths)):
-                flags.append(_flag(logs[name], leaf, event, paths[leaf]))
+            candidates, log = self._keeping.candidates, logs[name]
+            there = await candidates.present(log.log_id, sorted(paths))
+            async for leaf, event in candidates.events(log, there):
+                flags.append(_flag(log, leaf, event, paths[leaf]))
         request = _request(order, requested_by="restored from its order", policy=None)
-        await self._keeping.removals.insert(request, flags)
+        removals = self._keeping.removals
+        await removals.insert(request, flags)
+        if await removals.in_ledger(order.event_id):
+            await removals.set_ordered(order.request_id)
+            for log, of_log in (await self._present(flags)).items():
+                await self._cut_ledger(order.request_id, log, of_log)
         return order.request_id
+
+    async def _present(self, flags: Sequence[Flag]) -> dict[LogSize, list[Flag]]:
+        """The flags by log, without those whose month has expired."""
+        candidates = self._keeping.candidates
+        by_log: dict[LogSize, list[Flag]] = {}
+        for log in await candidates.logs():
+            of_log = [flag for flag in flags if flag.log_id == log.log_id]
+            there = set(await candidates.present(log.log_id, [flag.leaf_index for flag in of_log]))
+            if kept := [flag for flag in of_log if flag.leaf_index in there]:
+                by_log[log] = kept
+        return by_log
 
     async def _look(
         self, log: LogSize, indexes: Sequence[int], rule: FieldRule, plan: Plan

@@ -10,11 +10,13 @@ from pipeline.entrypoints.cli import (
     commands_expire,
     commands_flow,
     commands_hold,
+    commands_keeper,
     commands_look,
     commands_redact,
     commands_relay,
     commands_setup,
     commands_sign,
+    commands_subject,
 )
 from pipeline.entrypoints.cli.failures import EXIT_CODES_HELP, run
 
@@ -58,6 +60,8 @@ commands_relay.add_to(app)
 commands_hold.add_to(app)
 commands_redact.add_to(app)
 commands_expire.add_to(app)
+commands_keeper.add_to(app)
+commands_subject.add_to(app)
 commands_sign.add_to(app)
 
 

@@ -1,4 +1,4 @@
-"""Every metric, shown: those of the worker and of the relay; and ``docs/metrics.md`` from the same."""
+"""Every metric, shown: those of the worker, the keeper and the relay; and ``docs/metrics.md`` from the same."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry
 
 from pipeline.api.metrics import RelayMetrics
-from pipeline.metrics import SECONDS_BUCKETS, SINKS, MetricEntry, Metrics
+from pipeline.metrics import SECONDS_BUCKETS, SINKS, KeeperMetrics, MetricEntry, Metrics
 
 
 def catalogue() -> list[MetricEntry]:
     """Every metric in the order of declaration, the relay's last."""
-    return [*_worker(), *_relay()]
+    return [*_worker(), *_keeper(), *_relay()]
 
 
 def catalogue_markdown() -> str:
@@ -21,11 +21,15 @@ def catalogue_markdown() -> str:
         "# Metrics",
         "",
         "Written by `audit-trail metrics --output markdown` from `pipeline/metrics.py` and `pipeline/api/metrics.py`.",
-        "The worker and the relay serve theirs at `/metrics`, with the process's own (`process_*`).",
+        "The worker, the keeper and the relay serve theirs at `/metrics`, with the process's own (`process_*`).",
         f"Sinks are {', '.join(f'`{sink}`' for sink in SINKS)}.",
         f"Histogram buckets (seconds): {', '.join(f'{bound:g}' for bound in SECONDS_BUCKETS)}.",
         "",
         *_table(_worker()),
+        "",
+        "## The keeper's",
+        "",
+        *_table(_keeper()),
         "",
         "## The relay's",
         "",
@@ -36,6 +40,10 @@ def catalogue_markdown() -> str:
 
 def _worker() -> Sequence[MetricEntry]:
     return Metrics(CollectorRegistry()).catalogue
+
+
+def _keeper() -> Sequence[MetricEntry]:
+    return KeeperMetrics(CollectorRegistry()).catalogue
 
 
 def _relay() -> Sequence[MetricEntry]:
