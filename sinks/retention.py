@@ -17,7 +17,7 @@ _REMOVE = "DELETE FROM retention_policy WHERE tenant = %s AND class = %s"
 _ALL = "SELECT tenant, class, days, set_by, set_at FROM retention_policy ORDER BY tenant, class"
 _MONTHS = "SELECT month, events, bytes FROM month_sizes()"
 _CONTENTS = """
-SELECT log_id, name, tenant, class, events, next_leaf, last_stored_at
+SELECT log_id, name, tenant, class, events, next_leaf, first_stored_at, last_stored_at
 FROM month_contents(%s) JOIN log_heads USING (log_id) ORDER BY name COLLATE "C", tenant, class
 """
 
@@ -52,6 +52,7 @@ class Contents:
     class_: str
     events: int
     next_leaf: int
+    first_stored_at: datetime
     last_stored_at: datetime
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -96,8 +96,17 @@ class Expiring:
         frontier = await self._frontier(one.scope, one.bounds)
         if not frontier.size:
             return None
+        scope = one.scope
+        if scope.stored_until is None:
+            until = self._keeping.now() - timedelta(days=one.days)
+            one = replace(one, scope=replace(scope, stored_until=until))
         order = _order(
-            uuid4(), one, reason, self._keeping.now(), count=frontier.size, root=frontier.root()
+            uuid4(),
+            one,
+            reason,
+            self._keeping.asked_at(),
+            count=frontier.size,
+            root=frontier.root(),
         )
         await self._keeping.removals.insert(_request(order, self._keeping.operator))
         return order.request_id
@@ -240,11 +249,12 @@ def scope_of(request: Request) -> Scope:
 
 
 def _order(
-    request_id: UUID, one: Due, reason: str, now: datetime, *, count: int, root: bytes
+    request_id: UUID, one: Due, reason: str, asked_at: datetime, *, count: int, root: bytes
 ) -> Order:
     scope = one.scope
-    until = scope.stored_until or now - timedelta(days=one.days)
-    after = scope.stored_after
+    until, after = scope.stored_until, scope.stored_after
+    if until is None:
+        raise ValueError("an expiry without an end")
     expiry = Expiry(
         month=f"{scope.month:%Y-%m}",
         days=one.days,
@@ -253,7 +263,7 @@ def _order(
         class_=scope.class_,
         stored_after_us=None if after is None else microseconds(after),
     )
-    requested_at = microseconds(now)
+    requested_at = microseconds(asked_at)
     return Order(request_id, EXPIRY, scope.tenant, reason, requested_at, count, root, expiry=expiry)
 
 

@@ -34,7 +34,8 @@ _LOOK_S = 0.5
 class Keeping:
     """The stores as whoever removes needs them. ``wait_s``: how long a step waits for the worker.
 
-    ``system_tenant``: in whose trail a request stands that is no single tenant's.
+    ``system_tenant``: in whose trail a request stands that is no single tenant's. ``now`` decides what is
+    old enough, ``asked_at`` is what a request's event says.
     """
 
     candidates: Candidates  # as audit_writer
@@ -50,6 +51,7 @@ class Keeping:
     system_tenant: str
     wait_s: float
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    asked_at: Callable[[], datetime] = lambda: datetime.now(UTC)
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def authorise(self, request: Request, order: Order) -> None:

@@ -102,7 +102,7 @@ class Redaction:
     async def order(self, plan: Plan, *, reason: str, policy: str | None = None) -> list[UUID]:
         """Store one request for each tenant of a plan; durable on return, and nothing is cut yet."""
         keeping = self._keeping
-        now = keeping.now()
+        now = keeping.asked_at()
         ids = []
         for tenant, found in sorted(plan.by_tenant.items()):
             request_id = uuid4()

@@ -97,11 +97,15 @@ def due(
         days = rules.days(tenant, class_)
         until = now - timedelta(days=days)
         after = _last(requests, month, tenant, class_)
-        newer = [part for part in parts if after is None or part.last_stored_at > after]
-        if end > until or not newer:
-            continue
-        scope = Scope(month.start, tenant, class_, after, until)
-        found.append(Due(scope, days, _bounds(parts), _events(parts)))
+        # Something of it was stored since the last time, and long enough ago.
+        some = [
+            part
+            for part in parts
+            if part.first_stored_at <= until and (after is None or part.last_stored_at > after)
+        ]
+        if end <= until and some:
+            scope = Scope(month.start, tenant, class_, after, until)
+            found.append(Due(scope, days, _bounds(some), _events(some)))
     return found
 
 

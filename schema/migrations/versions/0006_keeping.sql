@@ -375,14 +375,14 @@ COMMENT ON FUNCTION month_sizes() IS
 
 CREATE OR REPLACE FUNCTION month_contents(month_start timestamptz) RETURNS TABLE (
     log_id integer, tenant text, class text, events bigint, next_leaf bigint,
-    last_stored_at timestamptz
+    first_stored_at timestamptz, last_stored_at timestamptz
 ) LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path = pg_catalog, public, pg_temp SET timezone = 'UTC' AS $body$
 BEGIN
     -- The month itself and not its parent: its owner is not bound by row-level security there.
     RETURN QUERY EXECUTE format(
         'SELECT log_id, tenant, coalesce(event #>> ''{clear,retention_class}'', ''''), count(*), '
-        'max(leaf_index) + 1, max(stored_at) FROM public.%I GROUP BY 1, 2, 3 ORDER BY 1, 2, 3',
+        'max(leaf_index) + 1, min(stored_at), max(stored_at) FROM public.%I GROUP BY 1, 2, 3 ORDER BY 1, 2, 3',
         'audit_logs' || to_char(month_start, '"_"YYYY"_"MM'));
 END
 $body$;
@@ -390,7 +390,7 @@ ALTER FUNCTION month_contents(timestamptz) OWNER TO audit_owner;
 REVOKE ALL ON FUNCTION month_contents(timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION month_contents(timestamptz) TO audit_redactor;
 COMMENT ON FUNCTION month_contents(timestamptz) IS
-    'How many events of which log, tenant and retention class a month has, the leaf after the last one, and when the newest was stored.';
+    'How many events of which log, tenant and retention class a month has, the leaf after the last one, and when the oldest and the newest were stored.';
 
 CREATE OR REPLACE FUNCTION drop_month(month_start timestamptz, request uuid) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
