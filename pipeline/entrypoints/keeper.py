@@ -22,11 +22,11 @@ from prometheus_client.exposition import choose_encoder
 
 from pipeline.compliance.again import bring_back, carry_out
 from pipeline.compliance.expiry import RETENTION_PASSED
+from pipeline.compliance.metrics import KeeperMetrics
 from pipeline.compliance.policy_run import PolicyRun
 from pipeline.domain.errors import AuditTrailError, ConfigurationError, Held
 from pipeline.entrypoints.cli.keeping import Tools, expiring, open_tools, policy_store
 from pipeline.logging import configure_logging, log_event
-from pipeline.metrics import KeeperMetrics
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings

@@ -1,4 +1,4 @@
-"""Every metric, shown: those of the worker, the keeper and the relay; and ``docs/metrics.md`` from the same."""
+"""Every metric, shown: those of the worker, the relay, the signer and the keeper; and ``docs/metrics.md`` from the same."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry
 
 from pipeline.api.metrics import RelayMetrics
-from pipeline.metrics import SECONDS_BUCKETS, SINKS, KeeperMetrics, MetricEntry, Metrics
+from pipeline.compliance.metrics import KeeperMetrics, SignerMetrics
+from pipeline.metrics import SECONDS_BUCKETS, SINKS, MetricEntry, Metrics
 
 
 def catalogue() -> list[MetricEntry]:
-    """Every metric in the order of declaration, the relay's last."""
-    return [*_worker(), *_keeper(), *_relay()]
+    """Every metric in the order of declaration: the worker's, the relay's, the signer's, the keeper's."""
+    return [*_worker(), *_relay(), *_signer(), *_keeper()]
 
 
 def catalogue_markdown() -> str:
@@ -20,20 +21,25 @@ def catalogue_markdown() -> str:
     lines = [
         "# Metrics",
         "",
-        "Written by `audit-trail metrics --output markdown` from `pipeline/metrics.py` and `pipeline/api/metrics.py`.",
-        "The worker, the keeper and the relay serve theirs at `/metrics`, with the process's own (`process_*`).",
+        "Written by `audit-trail metrics --output markdown` from `pipeline/metrics.py`, `pipeline/api/metrics.py`",
+        "and `pipeline/compliance/metrics.py`.",
+        "Worker, relay, signer and keeper serve theirs at `/metrics`, with the process's own (`process_*`).",
         f"Sinks are {', '.join(f'`{sink}`' for sink in SINKS)}.",
         f"Histogram buckets (seconds): {', '.join(f'{bound:g}' for bound in SECONDS_BUCKETS)}.",
         "",
         *_table(_worker()),
         "",
-        "## The keeper's",
-        "",
-        *_table(_keeper()),
-        "",
         "## The relay's",
         "",
         *_table(_relay()),
+        "",
+        "## The signer's",
+        "",
+        *_table(_signer()),
+        "",
+        "## The keeper's",
+        "",
+        *_table(_keeper()),
     ]
     return "\n".join([*lines, ""])
 
@@ -42,12 +48,16 @@ def _worker() -> Sequence[MetricEntry]:
     return Metrics(CollectorRegistry()).catalogue
 
 
-def _keeper() -> Sequence[MetricEntry]:
-    return KeeperMetrics(CollectorRegistry()).catalogue
-
-
 def _relay() -> Sequence[MetricEntry]:
     return RelayMetrics(CollectorRegistry()).catalogue
+
+
+def _signer() -> Sequence[MetricEntry]:
+    return SignerMetrics(CollectorRegistry()).catalogue
+
+
+def _keeper() -> Sequence[MetricEntry]:
+    return KeeperMetrics(CollectorRegistry()).catalogue
 
 
 def _table(entries: Sequence[MetricEntry]) -> list[str]:
