@@ -129,7 +129,10 @@ class KeeperMetrics:
             Counter, "audit_keeper_redacted_events_total", "Events that policies cut values from."
         )
         self._freed = self._add(
-            Counter, "audit_keeper_freed_bytes_total", "Bytes that expiry freed.", "store"
+            Counter,
+            "audit_keeper_freed_bytes_total",
+            "Bytes that expiry freed (ledger, index, vault).",
+            "sink",
         )
         self._failed = self._add(
             Counter,

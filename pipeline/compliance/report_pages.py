@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, Protocol
 
 from pipeline.compliance.subject_report import Facts, ReportedEvent
@@ -25,14 +24,6 @@ _STYLE = (
 )
 
 
-class ReportFormat(StrEnum):
-    """How a report is written."""
-
-    MARKDOWN = "markdown"
-    HTML = "html"
-    JSON = "json"
-
-
 class Page(Protocol):
     """One form of a report: head, events, foot, in this order; each in pieces of text."""
 
@@ -41,15 +32,11 @@ class Page(Protocol):
     def foot(self, events: int) -> Iterator[str]: ...
 
 
-def page_of(form: ReportFormat) -> Page:
-    """What writes a form; one for each report."""
-    match form:
-        case ReportFormat.MARKDOWN:
-            return MarkdownPage()
-        case ReportFormat.HTML:
-            return HtmlPage()
-        case ReportFormat.JSON:
-            return JsonPage()
+def page_of(form: str) -> Page:
+    """What writes a form (``markdown``, ``html``, ``json``); one for each report."""
+    if form == "json":
+        return JsonPage()
+    return HtmlPage() if form == "html" else MarkdownPage()
 
 
 class JsonPage:

@@ -8,7 +8,7 @@ from uuid import UUID
 import typer
 
 from pipeline.entrypoints.cli.options import Output, Yes
-from pipeline.entrypoints.cli.output import OutputFormat, Row, progress, say, show_rows, suggest
+from pipeline.entrypoints.cli.output import OutputFormat, Row, progress, show_rows, suggest
 
 if TYPE_CHECKING:
     from pipeline.compliance.expiry import Assessed
@@ -34,6 +34,7 @@ def retention_set(
     retention_class: Annotated[
         str, typer.Option("--class", help="Only this retention_class; default: all others.")
     ] = "",
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Set how long a tenant's events are kept, or those of one class.
 
@@ -55,8 +56,9 @@ def retention_set(
         )
 
     with_tools(load_settings(), set_it)
-    say(f"kept for {days} days: {tenant} {retention_class}".rstrip())
-    suggest("audit-trail expire --dry-run")
+    row = {"tenant": tenant, "class": retention_class or None, "days": days}
+    show_rows([row], list(row), output)
+    suggest("audit-trail expire --dry-run", output)
 
 
 @retention_app.command("list")
@@ -85,6 +87,7 @@ def retention_remove(
     *,
     tenant: Annotated[str, typer.Option("--tenant")],
     retention_class: Annotated[str, typer.Option("--class")] = "",
+    output: Output = OutputFormat.TABLE,
 ) -> None:
     """Take a policy away; what has expired stays gone."""
     from pipeline.domain.errors import ConfigurationError
@@ -104,7 +107,8 @@ def retention_remove(
 
     if not with_tools(load_settings(), remove):
         raise ConfigurationError("there is no such policy")
-    say("the policy is gone")
+    row = {"tenant": tenant, "class": retention_class or None, "state": "gone"}
+    show_rows([row], list(row), output)
 
 
 def expire(

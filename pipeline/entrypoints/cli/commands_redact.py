@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 redact_app = typer.Typer(
     no_args_is_help=True, help="Cut values from ledger, vault and index; their commitments stay."
 )
-policy_app = typer.Typer(no_args_is_help=True, help="Fields that are cut once they are old enough.")
-redact_app.add_typer(policy_app, name="policy")
 _REQUEST_COLUMNS = ["request_id", "state", "tenant", "policy", "leaves", "reason", "requested_by"]
 _PLAN_COLUMNS = ["path", "values"]
 _HELD_SHOWN = 20
@@ -148,7 +146,7 @@ def redact_resume(
     show_rows([with_tools(load_settings(), resume)], _REQUEST_COLUMNS, output)
 
 
-@policy_app.command("apply")
+@redact_app.command("policy")
 def policy_apply(
     file: Annotated[
         Path, typer.Argument(exists=True, dir_okay=False, help="YAML; see samples/policies.")
@@ -194,9 +192,9 @@ def policy_apply(
     suggest("audit-trail keeper run --once", output)
 
 
-@policy_app.command("list")
+@redact_app.command("policies")
 def policy_list(*, output: Output = OutputFormat.TABLE) -> None:
-    """List the stored policies."""
+    """List the stored policies: fields that the keeper cuts once they are old enough."""
     import asyncio
 
     from pipeline.entrypoints.cli.keeping import policy_store
@@ -219,8 +217,12 @@ def policy_list(*, output: Output = OutputFormat.TABLE) -> None:
     show_rows(asyncio.run(ask()), columns, output, empty="no policies")
 
 
-@policy_app.command("remove")
-def policy_remove(name: Annotated[str, typer.Argument()]) -> None:
+@redact_app.command("drop-policy")
+def policy_remove(
+    name: Annotated[str, typer.Argument(help="As `redact policies` shows it.")],
+    *,
+    output: Output = OutputFormat.TABLE,
+) -> None:
     """Take a policy away; what it has cut stays cut."""
     import asyncio
 
@@ -234,7 +236,7 @@ def policy_remove(name: Annotated[str, typer.Argument()]) -> None:
 
     if not asyncio.run(remove()):
         raise ConfigurationError(f"there is no policy {name}")
-    say(f"policy {name} is gone")
+    show_rows([{"policy": name, "state": "gone"}], ["policy", "state"], output)
 
 
 def _redact(

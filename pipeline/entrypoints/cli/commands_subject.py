@@ -7,18 +7,27 @@ import os
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.compliance.report_pages import ReportFormat
 from pipeline.entrypoints.cli.output import progress, say
 
 if TYPE_CHECKING:
     from pipeline.entrypoints.cli.keeping import Tools
     from pipeline.keys.subjects import Subject
     from pipeline.settings import Settings
+
+
+class ReportFormat(StrEnum):
+    """How a report is written."""
+
+    MARKDOWN = "markdown"
+    HTML = "html"
+    JSON = "json"
+
 
 subject_app = typer.Typer(no_args_is_help=True, help="What the trail holds on a person.")
 
