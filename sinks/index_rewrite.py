@@ -1,7 +1,7 @@
 """Documents of the index, overwritten with what catch-up would build from the ledger now.
 
 For leaves that the index follower is past: nothing else writes their documents any more, so that what
-is written here stays. A document's month that is gone (expired) is no failure.
+is written here stays. A month whose index is gone gets one: the ledger has events of it.
 """
 
 from __future__ import annotations
@@ -140,6 +140,8 @@ class IndexRewriter:
             else:
                 return written + len(lines)
             written += sum(verdict.status < 300 for verdict in verdicts)
+            for index in sorted({one.line.index_name for one in verdicts if one.index_missing}):
+                await self._bulk.create_index(index)
             lines = self._again(verdicts)
             if not lines:
                 return written
@@ -151,12 +153,12 @@ class IndexRewriter:
         lines = []
         for verdict in verdicts:
             line = verdict.line
-            if verdict.status < 300 or verdict.index_missing:
+            if verdict.status < 300:
                 continue
             if verdict.refused and not line.is_stub:
                 place = Place(line.log, line.leaf, line.event)
                 lines.append(self._line(place, refused=verdict.error))
-            elif verdict.throttled:
+            elif verdict.throttled or verdict.index_missing:
                 lines.append(line)
             else:
                 raise unavailable(f"{verdict.error} ({verdict.status})")

@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from uuid import UUID, uuid4
 
-from pipeline.compliance.candidates import LogSize
-from pipeline.compliance.keeping import ARCHIVE, INDEX, Keeping, microseconds
+from pipeline.compliance.candidates import LogSize, Selection
+from pipeline.compliance.expiry_order import order_again, order_of, request_of, scope_of
+from pipeline.compliance.keeping import ARCHIVE, INDEX, Keeping
 from pipeline.compliance.retention import Due, Rules, due, worth_a_look
 from pipeline.domain.errors import ChainBroken, ConfigurationError
 from pipeline.domain.merkle import Frontier
-from pipeline.domain.orders import EXPIRY, Expiry, Order
+from pipeline.domain.orders import EXPIRY, Order
 from pipeline.domain.records import SealedEvent
 from sinks.expiring import ExpiringLeaf, ExpiringLeaves, Scope
 from sinks.removals import Request
@@ -26,7 +27,6 @@ from sinks.retention import Retention
 
 RETENTION_PASSED = "retention has passed"
 _AT_ONCE = 500  # leaves whose blobs go together
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Advance = Callable[[int], None]
 
@@ -100,7 +100,7 @@ class Expiring:
         if scope.stored_until is None:
             until = self._keeping.now() - timedelta(days=one.days)
             one = replace(one, scope=replace(scope, stored_until=until))
-        order = _order(
+        order = order_of(
             uuid4(),
             one,
             reason,
@@ -108,7 +108,7 @@ class Expiring:
             count=frontier.size,
             root=frontier.root(),
         )
-        await self._keeping.removals.insert(_request(order, self._keeping.operator))
+        await self._keeping.removals.insert(request_of(order, self._keeping.operator))
         return order.request_id
 
     async def carry_out(self, request_id: UUID) -> Request:
@@ -132,7 +132,7 @@ class Expiring:
                 raise ChainBroken(
                     "orders", f"the leaves of request {request_id} are not its root's"
                 )
-            await keeping.authorise(request, _order_again(request, scope))
+            await keeping.authorise(request, order_again(request, scope))
         # Nobody writes these documents and objects any more once the followers are past them.
         await keeping.until_followed(ARCHIVE, request.bounds)
         await keeping.until_followed(INDEX, request.bounds)
@@ -147,7 +147,7 @@ class Expiring:
 
     async def again(self, order: Order) -> UUID:
         """An order that the database has lost, as a request: then ``carry_out`` does it again."""
-        await self._keeping.removals.insert(_request(order, "restored from its order"))
+        await self._keeping.removals.insert(request_of(order, "restored from its order"))
         return order.request_id
 
     async def _state(self, one: Due, archived: Mapping[str, int]) -> tuple[str, str]:
@@ -189,9 +189,22 @@ class Expiring:
                 await self._empty_vault(log, page, counts)
         month, request_id = scope.month, request.request_id
         await keeping.removals.count(request_id, counts)
-        counts["index_bytes"] += await keeping.index.drop_month(f"{month:%Y.%m}")
-        await keeping.removals.count(request_id, counts)
+        # The ledger first: it refuses when events of the month came since, and then the index stays.
         counts["ledger_bytes"] += await keeping.removals.drop_month(month, request_id)
+        await keeping.removals.count(request_id, counts)
+        counts["index_bytes"] += await keeping.index.drop_month(f"{month:%Y.%m}")
+        await self._index_late(scope)
+
+    async def _index_late(self, scope: Scope) -> None:
+        """Documents of events that came into the month after it was dropped, and went with its index."""
+        candidates = self._keeping.candidates
+        selection = Selection(occurred_from=scope.month, occurred_until=scope.end)
+        for log in await candidates.logs():
+            async for indexes in candidates.indexes(log, selection):
+                for start in range(0, len(indexes), _AT_ONCE):
+                    part = indexes[start : start + _AT_ONCE]
+                    events = {leaf: event async for leaf, event in candidates.events(log, part)}
+                    await self._keeping.rewrite_index(log, events)
 
     async def _expire_blobs(self, request: Request, scope: Scope, counts: Counter[str]) -> None:
         keeping = self._keeping
@@ -237,73 +250,3 @@ class Expiring:
             for log in await self._keeping.candidates.logs()
             if str(log.name) in bounds
         ]
-
-
-def scope_of(request: Request) -> Scope:
-    """What a request lets expire."""
-    if request.month is None:
-        raise ConfigurationError(f"request {request.request_id} is no expiry")
-    month = datetime(request.month.year, request.month.month, 1, tzinfo=UTC)
-    after, until = request.stored_after, request.stored_until
-    return Scope(month, request.tenant, request.class_, after, until)
-
-
-def _order(
-    request_id: UUID, one: Due, reason: str, asked_at: datetime, *, count: int, root: bytes
-) -> Order:
-    scope = one.scope
-    until, after = scope.stored_until, scope.stored_after
-    if until is None:
-        raise ValueError("an expiry without an end")
-    expiry = Expiry(
-        month=f"{scope.month:%Y-%m}",
-        days=one.days,
-        stored_until_us=microseconds(until),
-        bounds=dict(one.bounds),
-        class_=scope.class_,
-        stored_after_us=None if after is None else microseconds(after),
-    )
-    requested_at = microseconds(asked_at)
-    return Order(request_id, EXPIRY, scope.tenant, reason, requested_at, count, root, expiry=expiry)
-
-
-def _order_again(request: Request, scope: Scope) -> Order:
-    """The order of a request's row, the same as when it was made."""
-    one = Due(scope, request.days or 0, request.bounds, request.leaves)
-    return _order(
-        request.request_id, one, request.reason, request.requested_at,
-        count=request.leaves, root=request.root,
-    )  # fmt: skip
-
-
-def _request(order: Order, requested_by: str) -> Request:
-    expiry = order.expiry
-    if expiry is None:
-        raise ValueError("an order of another kind")
-    after = expiry.stored_after_us
-    return Request(
-        request_id=order.request_id,
-        kind=EXPIRY,
-        state="planned",
-        tenant=order.tenant,
-        class_=expiry.class_,
-        month=datetime.strptime(f"{expiry.month}-01", "%Y-%m-%d").date(),  # noqa: DTZ007
-        days=expiry.days,
-        stored_after=None if after is None else _time(after),
-        stored_until=_time(expiry.stored_until_us),
-        bounds=expiry.bounds,
-        policy=None,
-        reason=order.reason,
-        requested_by=requested_by,
-        requested_at=_time(order.requested_at_us),
-        event_id=order.event_id,
-        leaves=order.count,
-        root=order.root,
-        order_hash=order.hash(),
-        counts={},
-        done_at=None,
-    )
-
-
-def _time(time_us: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=time_us)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -119,6 +120,34 @@ def test_a_held_month_stays(
     kept = with_tools(settings, lambda tools: unfinished(tools, "2021-04"), now=FAR)
     assert kept == 1
     assert month_bytes(settings, "2021_04") == 0
+    assert compare_stores(settings).equal
+
+
+def test_an_event_that_comes_while_its_month_goes_is_in_every_store(
+    settings: Settings, registered: dict[str, int], worker: subprocess.Popen[bytes]
+) -> None:
+    send(settings, registered, a_change("u-exp-first", at_us=at_us(2021, 7)))
+    [one] = due(settings, "2021-07", FAR)
+    late: list[Any] = []
+
+    async def run(tools: Tools) -> None:
+        class Late:
+            """The index, before whose month is dropped an event of it comes, and is indexed."""
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(tools.keeping.index, name)
+
+            async def drop_month(self, month: str) -> int:
+                change = a_change("u-exp-late", at_us=at_us(2021, 7))
+                late.extend(await asyncio.to_thread(send, settings, registered, change))
+                return await tools.keeping.index.drop_month(month)
+
+        keeping = replace(tools.keeping, index=Late())  # type: ignore[arg-type]
+        await (await expiring(replace(tools, keeping=keeping))).let_go(one, reason="a test")
+
+    with_tools(settings, run, now=FAR)
+
+    assert look(settings, late[0]).document is not None
     assert compare_stores(settings).equal
 
 
