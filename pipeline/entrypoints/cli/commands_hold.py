@@ -86,7 +86,9 @@ def hold_add(
         await tools.keeping.holds.place(hold)
         say(f"hold {hold.hold_id} is in force")
         await tools.hold_copies.put(hold)
-        await _say_and_apply(tools, hold, "hold.place")
+        # Held first, said afterwards: a hold does not wait for a worker.
+        await _apply(tools)
+        await _say(tools, hold, "hold.place")
         return hold
 
     show_rows([_row(with_tools(settings, place))], _COLUMNS, output)
@@ -135,16 +137,15 @@ def hold_release(
             say("it was released before; the stores are brought to that")
         released = replace(holds[hold_id], released_by=by, released_at=datetime.now(UTC))
         await tools.hold_copies.put(released)
-        await _say_and_apply(tools, released, "hold.release")
+        await _say(tools, released, "hold.release")
+        await _apply(tools)
         return released
 
     show_rows([_row(with_tools(load_settings(), release))], _COLUMNS, output)
 
 
-async def _say_and_apply(tools: Tools, hold: LegalHold, action: str) -> None:
-    """The trail's own event, then the S3 legal holds."""
-    from pipeline.entrypoints.cli.output import progress
-
+async def _say(tools: Tools, hold: LegalHold, action: str) -> None:
+    """The trail's own event."""
     await tools.say_in_trail(
         "hold",
         action,
@@ -152,6 +153,12 @@ async def _say_and_apply(tools: Tools, hold: LegalHold, action: str) -> None:
         resources=(("legal_hold", str(hold.hold_id)),),
         reason=hold.reason,
     )
+
+
+async def _apply(tools: Tools) -> None:
+    """S3 legal holds as the table says."""
+    from pipeline.entrypoints.cli.output import progress
+
     with progress("archive objects", None) as done:
         logs = await tools.keeping.candidates.logs()
         applied = await tools.archive_holds.apply(logs, on_object=done.advance)
