@@ -24,7 +24,7 @@ SELECT DISTINCT blobs.occurred_at, log_heads.name COLLATE "C" AS name, blobs.lea
 FROM audit_blobs AS blobs JOIN log_heads USING (log_id)
 WHERE blobs.subject_ref = ANY (%(refs)s)
     AND (blobs.occurred_at, log_heads.name COLLATE "C", blobs.leaf_index)
-        > (%(at)s, %(name)s COLLATE "C", %(leaf)s)
+        > (%(at)s::timestamptz, %(name)s::text COLLATE "C", %(leaf)s::bigint)
 ORDER BY 1, 2, 3 LIMIT %(limit)s
 """
 _LETTERS = "SELECT count(*) FROM dead_letter_key WHERE raw_key_hash = ANY (%s)"
