@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     database_reader_url: SecretStr = Field(
         SecretStr(""), description="As audit_reader (row-level security applies)."
     )
+    database_redactor_url: SecretStr = Field(
+        SecretStr(""), description="As audit_redactor: holds, redaction, expiry; unset for workers."
+    )
     signer_database_url: SecretStr = Field(
         SecretStr(""), description="As audit_signer, for `signer`; empty: AUDIT_DATABASE_URL."
     )
@@ -124,6 +127,21 @@ class Settings(BaseSettings):
         "", description="Who runs a command, for the record; empty: account and host."
     )
 
+    # --- Keeping: holds, redaction, expiry ---
+    system_tenant: str = Field(
+        "",
+        description="Whose the trail's own events are that are no single tenant's; empty: the first.",
+    )
+    trail_wait_s: float = Field(
+        60.0, gt=0, description="So long a command waits until a worker has stored its event."
+    )
+    keeper_interval_s: float = Field(
+        3600.0, gt=0, description="How often `keeper run` applies policies, expiries and holds."
+    )
+    keeper_http_port: int = Field(
+        9111, ge=0, description="The keeper's /metrics, /healthz, /readyz, on AUDIT_HTTP_HOST."
+    )
+
     # --- Checkpoints ---
     log_origin: str = Field(
         UNCHOSEN_ORIGIN,
@@ -154,10 +172,6 @@ class Settings(BaseSettings):
     )
     log_http_host: str = Field("127.0.0.1", description="Listener of `audit-trail log serve`.")
     log_http_port: int = Field(9110, ge=0, description="Its port.")
-
-    system_tenant: str = Field(
-        "", description="Tenant under which the trail records what operators do to it (repair)."
-    )
 
     # --- Judge ---
     event_max_bytes: int = Field(

@@ -59,4 +59,25 @@ COMMENT ON COLUMN audit_blobs.nonce IS 'Random at every write, 12 bytes.';
 COMMENT ON COLUMN audit_blobs.ciphertext IS
     'AES-256-GCM of canonical JSON {path: value}; associated data: event id, subject_ref.';
 
+CREATE OR REPLACE FUNCTION refuse_held_blob() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $body$
+BEGIN
+    IF to_regclass('public.legal_hold') IS NOT NULL
+       AND EXISTS (SELECT FROM legal_hold WHERE released_at IS NULL)
+       AND EXISTS (SELECT FROM held_leaves(OLD.log_id, OLD.leaf_index, OLD.leaf_index + 1)) THEN
+        RAISE EXCEPTION 'leaf % of log % is under a legal hold', OLD.leaf_index, OLD.log_id
+            USING ERRCODE = 'object_in_use';
+    END IF;
+    RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+END
+$body$;
+ALTER FUNCTION refuse_held_blob() OWNER TO audit_owner;
+REVOKE ALL ON FUNCTION refuse_held_blob() FROM PUBLIC;
+COMMENT ON FUNCTION refuse_held_blob() IS
+    'Trigger of audit_blobs: refuses to change or remove what a legal hold covers, whoever asks.';
+
+CREATE OR REPLACE TRIGGER audit_blobs_refuse_held
+    BEFORE UPDATE OR DELETE ON audit_blobs
+    FOR EACH ROW EXECUTE FUNCTION refuse_held_blob();
+
 COMMIT;

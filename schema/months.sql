@@ -113,4 +113,106 @@ REVOKE ALL ON FUNCTION make_month(timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION make_month(timestamptz) IS
     'Makes and attaches the partitions that begin at a time; called by ensure_month and ensure_months only.';
 
+CREATE OR REPLACE FUNCTION month_sizes() RETURNS TABLE (
+    month timestamptz, events bigint, bytes bigint
+) LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path = pg_catalog, public, pg_temp SET timezone = 'UTC' AS $body$
+BEGIN
+    RETURN QUERY
+    SELECT to_timestamp(right(child.relname, 7), 'YYYY_MM'),
+           greatest(child.reltuples, 0)::bigint,
+           pg_total_relation_size(child.oid) + coalesce(pg_total_relation_size(
+               to_regclass('public.audit_blobs_' || right(child.relname, 7))), 0)
+    FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
+    WHERE inhparent = to_regclass('public.audit_logs')
+    ORDER BY 1;
+END
+$body$;
+ALTER FUNCTION month_sizes() OWNER TO audit_owner;
+REVOKE ALL ON FUNCTION month_sizes() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION month_sizes() TO audit_redactor, audit_auditor;
+COMMENT ON FUNCTION month_sizes() IS
+    'The months that have partitions, about how many events each has, and the bytes that both its partitions take.';
+
+CREATE OR REPLACE FUNCTION month_contents(month_start timestamptz) RETURNS TABLE (
+    log_id integer, tenant text, class text, events bigint, next_leaf bigint,
+    first_stored_at timestamptz, last_stored_at timestamptz
+) LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path = pg_catalog, public, pg_temp SET timezone = 'UTC' AS $body$
+BEGIN
+    -- The month itself and not its parent: its owner is not bound by row-level security there.
+    RETURN QUERY EXECUTE format(
+        'SELECT log_id, tenant, coalesce(event #>> ''{clear,retention_class}'', ''''), count(*), '
+        'max(leaf_index) + 1, min(stored_at), max(stored_at) FROM public.%I GROUP BY 1, 2, 3 ORDER BY 1, 2, 3',
+        'audit_logs' || to_char(month_start, '"_"YYYY"_"MM'));
+END
+$body$;
+ALTER FUNCTION month_contents(timestamptz) OWNER TO audit_owner;
+REVOKE ALL ON FUNCTION month_contents(timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION month_contents(timestamptz) TO audit_redactor;
+COMMENT ON FUNCTION month_contents(timestamptz) IS
+    'How many events of which log, tenant and retention class a month has, the leaf after the last one, and when the oldest and the newest were stored.';
+
+CREATE OR REPLACE FUNCTION drop_month(month_start timestamptz, request uuid) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, public, pg_temp SET timezone = 'UTC' AS $body$
+#variable_conflict use_variable
+DECLARE
+    suffix text := to_char(month_start, '"_"YYYY"_"MM');
+    ordered record;
+    found bigint;
+    freed bigint := 0;
+    child text;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext('audit.months'));
+    IF to_regclass('public.audit_logs' || suffix) IS NULL
+       AND to_regclass('public.audit_blobs' || suffix) IS NULL THEN
+        RETURN 0;
+    END IF;
+    SELECT * INTO ordered FROM removal_request
+    WHERE request_id = request AND kind = 'expiry' AND state = 'ordered' AND tenant IS NULL
+        AND removal_request.month = month_start::date;
+    -- Its authority is a leaf: whoever may call this cannot make a month vanish unseen.
+    IF NOT FOUND OR NOT EXISTS (SELECT FROM leaves WHERE event_id = ordered.event_id) THEN
+        RAISE EXCEPTION 'no order for this month is in the ledger'
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    FOR child IN SELECT unnest(ARRAY['audit_blobs' || suffix, 'audit_logs' || suffix]) LOOP
+        CONTINUE WHEN to_regclass('public.' || child) IS NULL;
+        -- No row comes after this look.
+        EXECUTE format('LOCK TABLE public.%I IN ACCESS EXCLUSIVE MODE', child);
+        EXECUTE format(
+            'SELECT count(*) FROM public.%I AS rows JOIN log_heads USING (log_id) '
+            'WHERE rows.leaf_index >= coalesce(($1 ->> log_heads.name)::bigint, 0)', child)
+            INTO found USING ordered.bounds;
+        IF found > 0 THEN
+            RAISE EXCEPTION '% rows of % came after the order', found, child
+                USING ERRCODE = 'object_in_use';
+        END IF;
+    END LOOP;
+    SELECT count(*) INTO found FROM log_heads
+    LEFT JOIN follower_position AS archived
+        ON archived.log_id = log_heads.log_id AND archived.follower = 'archive'
+    WHERE (ordered.bounds ->> log_heads.name)::bigint > coalesce(archived.next_leaf, 0);
+    IF found > 0 THEN
+        RAISE EXCEPTION '% logs are not archived as far as the order goes', found
+            USING ERRCODE = 'object_in_use';
+    END IF;
+    IF EXISTS (SELECT FROM holds_on_month(month_start)) THEN
+        RAISE EXCEPTION 'the month is under a legal hold' USING ERRCODE = 'object_in_use';
+    END IF;
+    FOR child IN SELECT unnest(ARRAY['audit_blobs' || suffix, 'audit_logs' || suffix]) LOOP
+        CONTINUE WHEN to_regclass('public.' || child) IS NULL;
+        freed := freed + pg_total_relation_size(to_regclass('public.' || child));
+        EXECUTE format('DROP TABLE public.%I', child);
+    END LOOP;
+    RETURN freed;
+END
+$body$;
+ALTER FUNCTION drop_month(timestamptz, uuid) OWNER TO audit_owner;
+REVOKE ALL ON FUNCTION drop_month(timestamptz, uuid) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION drop_month(timestamptz, uuid) TO audit_redactor;
+COMMENT ON FUNCTION drop_month(timestamptz, uuid) IS
+    'Drops the partitions of a month under an expiry whose leaf the ledger has, when all of it is archived and nothing of it held; the bytes that it freed. A month that is gone frees none.';
+
 COMMIT;

@@ -216,4 +216,39 @@ COMMENT ON FUNCTION restore_subject_keys(
     bytea[], integer[], text[], text[], uuid[], bytea[], timestamptz[]) IS
     'Brings back keys from escrow after a rollback of the database; refs that are there stay as they are. Returns how many rows came back.';
 
+CREATE OR REPLACE FUNCTION subjects_by_hash(hashes bytea[]) RETURNS TABLE (
+    subject_hash bytea, generation integer, subject_ref uuid, tenant text, id_type text,
+    first_occurred_at timestamptz, created_at timestamptz, erased_at timestamptz
+) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $body$
+    SELECT subject_hash, generation, subject_ref, tenant, id_type, first_occurred_at, created_at,
+           erased_at
+    FROM audit_user WHERE subject_hash = ANY (hashes) ORDER BY subject_hash, generation
+$body$;
+ALTER FUNCTION subjects_by_hash(bytea[]) OWNER TO audit_owner;
+REVOKE ALL ON FUNCTION subjects_by_hash(bytea[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION subjects_by_hash(bytea[]) TO audit_writer, audit_redactor;
+COMMENT ON FUNCTION subjects_by_hash(bytea[]) IS
+    'What is known of persons, all generations, without their keys; makes none.';
+
+CREATE OR REPLACE FUNCTION refuse_held_key() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $body$
+BEGIN
+    IF to_regclass('public.legal_hold') IS NOT NULL
+       AND EXISTS (SELECT FROM legal_hold WHERE released_at IS NULL)
+       AND EXISTS (SELECT FROM holds_on_subjects(ARRAY[OLD.subject_hash])) THEN
+        RAISE EXCEPTION 'the key of subject % is under a legal hold', OLD.subject_ref
+            USING ERRCODE = 'object_in_use';
+    END IF;
+    RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+END
+$body$;
+ALTER FUNCTION refuse_held_key() OWNER TO audit_owner;
+REVOKE ALL ON FUNCTION refuse_held_key() FROM PUBLIC;
+COMMENT ON FUNCTION refuse_held_key() IS
+    'Trigger of audit_user: refuses to destroy the key of a person whose events a legal hold covers.';
+
+CREATE OR REPLACE TRIGGER audit_user_refuse_held
+    BEFORE DELETE OR UPDATE OF wrapped_key ON audit_user
+    FOR EACH ROW EXECUTE FUNCTION refuse_held_key();
+
 COMMIT;

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pipeline.domain.logs import LogName
-from pipeline.domain.records import SealedEvent
+from pipeline.domain.records import SealedBlob, SealedEvent
 from pipeline.native import native, runs
 from sinks.ocf import encode_long, encode_longs, encode_times
 
@@ -174,6 +174,12 @@ def blob_datums(events: Sequence[SealedEvent], first_leaf: int) -> Blobs:
         count += blobs
         refs.update(named)
     return Blobs(pieces, count, refs)
+
+
+def blob_datum(leaf: int, blob: SealedBlob) -> bytes:
+    """The datum of ``BLOB_SCHEMA`` of one blob."""
+    ref, nonce, ciphertext = blob
+    return b"".join((encode_long(leaf), ref, nonce, encode_long(len(ciphertext)), ciphertext))
 
 
 def _leaf_datums(events: Sequence[SealedEvent], first_leaf: int) -> list[bytes]:

@@ -24,6 +24,7 @@ from pipeline.domain.merkle import Frontier, leaf_hash
 from pipeline.domain.records import LeafRange, SealedBlob, SealedEvent
 from sinks import ocf
 from sinks.archive_format import (
+    ARCHIVE_PREFIX,
     BLOB_SCHEMA,
     LEAF_SCHEMA,
     ObjectInfo,
@@ -55,6 +56,19 @@ class ArchiveReader:
     async def answers(self) -> None:
         """Return if the archive can be asked now. Raises ``Unavailable``."""
         await self._s3.call(partial(self._s3.client.head_bucket, Bucket=self._archive))
+
+    async def logs(self) -> list[LogName]:
+        """Every log that has an object here, whether the database knows it or not. Raises ``Unavailable``."""
+        folders = [ARCHIVE_PREFIX]
+        for _ in ("topic", "partition", "epoch"):
+            folders = [
+                inner
+                for folder in folders
+                for inner in await self._s3.folders(self._archive, folder)
+            ]
+        return sorted(
+            LogName.parse(folder.removeprefix(ARCHIVE_PREFIX).rstrip("/")) for folder in folders
+        )
 
     async def ranges(self, name: LogName, from_leaf: int = 0) -> AsyncIterator[ArchivedRange]:
         """The objects of a log that hold ``from_leaf`` or later leaves, in order.
@@ -137,21 +151,33 @@ class ArchiveReader:
         return ""
 
 
+def read_blobs(info: ObjectInfo, stored: Stored) -> dict[int, list[SealedBlob]]:
+    """The blobs of one vault object, by leaf, in their order.
+
+    Raises:
+        ChainBroken: The body is not what its metadata says.
+    """
+    name = str(info.name)
+    if sha256(stored.body).digest() != info.body_sha256:
+        raise ChainBroken(name, f"{stored.key}: the body is not what was stored")
+    by_leaf: defaultdict[int, list[SealedBlob]] = defaultdict(list)
+    count = 0
+    for datum in _datums(stored, BLOB_SCHEMA, name):
+        blob = SealedBlob(datum["subject_ref"], datum["nonce"], datum["ciphertext"])
+        by_leaf[datum["leaf_index"]].append(blob)
+        count += 1
+    if count != info.records:
+        raise ChainBroken(name, f"{stored.key}: {count} blobs, metadata says {info.records}")
+    return by_leaf
+
+
 def _events(
     info: ObjectInfo, leaves: Stored, vaulted: ObjectInfo, blobs: Stored
 ) -> list[SealedEvent]:
     name = str(info.name)
-    for described, stored in ((info, leaves), (vaulted, blobs)):
-        if sha256(stored.body).digest() != described.body_sha256:
-            raise ChainBroken(name, f"{stored.key}: the body is not what was stored")
-    by_leaf: defaultdict[int, list[SealedBlob]] = defaultdict(list)
-    count = 0
-    for datum in _datums(blobs, BLOB_SCHEMA, name):
-        blob = SealedBlob(datum["subject_ref"], datum["nonce"], datum["ciphertext"])
-        by_leaf[datum["leaf_index"]].append(blob)
-        count += 1
-    if count != vaulted.records:
-        raise ChainBroken(name, f"{blobs.key}: {count} blobs, metadata says {vaulted.records}")
+    if sha256(leaves.body).digest() != info.body_sha256:
+        raise ChainBroken(name, f"{leaves.key}: the body is not what was stored")
+    by_leaf = read_blobs(vaulted, blobs)
 
     events: list[SealedEvent] = []
     for leaf, datum in enumerate(_datums(leaves, LEAF_SCHEMA, name), info.first_leaf):

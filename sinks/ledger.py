@@ -137,6 +137,14 @@ class PostgresLedger:
                 await _insert_head(connection, name, cluster_id, topic_id, begins)
         return await self.open_log(topic, partition, cluster_id=cluster_id, topic_id=topic_id)
 
+    async def adopt_log(self, name: LogName, *, cluster_id: str, topic_id: str) -> bool:
+        """A head of no leaves for a log that only the archive knows; False when the ledger has it.
+
+        Its leaves and its position come from the archive: ``restore``. Raises ``Unavailable``.
+        """
+        async with self._reads.session() as connection:
+            return await _insert_head(connection, name, cluster_id, topic_id)
+
     async def write(self, batches: Sequence[PreparedBatch]) -> Sequence[WriteOutcome]:
         """See ``sinks.base.Ledger``."""
         if not batches:
@@ -262,11 +270,12 @@ async def _insert_head(
     cluster_id: str,
     topic_id: str,
     next_offset: int = 0,
-) -> None:
-    await connection.execute(
+) -> bool:
+    inserted = await connection.execute(
         sql.INSERT_HEAD,
         [str(name), name.topic, name.partition, name.epoch, cluster_id, topic_id, next_offset],
     )
+    return inserted.rowcount == 1
 
 
 def _refused(

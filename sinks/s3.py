@@ -170,6 +170,25 @@ class S3:
             if not page["IsTruncated"]:
                 return
 
+    async def folders(self, bucket: str, prefix: str) -> list[str]:
+        """What stands before the next ``/`` beyond a prefix, with it, hidden objects' too. Raises as ``call``."""
+        found: dict[str, None] = {}
+        markers: dict[str, Any] = {}
+        while True:
+            page = await self._required(
+                partial(
+                    self.client.list_object_versions,
+                    Bucket=bucket,
+                    Prefix=prefix,
+                    Delimiter="/",
+                    **markers,
+                )
+            )
+            found |= {common["Prefix"]: None for common in page.get("CommonPrefixes", [])}
+            if not page["IsTruncated"]:
+                return list(found)
+            markers = {"KeyMarker": page["NextKeyMarker"]}
+
     async def oldest_versions(
         self, bucket: str, prefix: str, *, after: str = ""
     ) -> AsyncIterator[tuple[str, str]]:

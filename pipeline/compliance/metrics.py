@@ -1,8 +1,9 @@
-"""The signer's metrics, declared once; labels are from closed sets: topics, partitions, servers, witnesses."""
+"""The signer's and the keeper's metrics, declared once; labels are from closed sets: topics, partitions, servers, witnesses, stores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.process_collector import ProcessCollector
@@ -115,3 +116,50 @@ class SignerMetrics:
     ) -> tuple[str, str, tuple[str, ...]]:
         self.catalogue.append(MetricEntry(name, kind, labels, meaning))
         return name, meaning, labels
+
+
+class KeeperMetrics:
+    """The keeper's metrics: what it cut and let go, and when it last went through."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.catalogue: list[MetricEntry] = []
+        self.had_a_round = False
+        self._redacted = self._add(
+            Counter, "audit_keeper_redacted_events_total", "Events that policies cut values from."
+        )
+        self._freed = self._add(
+            Counter,
+            "audit_keeper_freed_bytes_total",
+            "Bytes that expiry freed (ledger, index, vault).",
+            "sink",
+        )
+        self._failed = self._add(
+            Counter,
+            "audit_keeper_failed_steps_total",
+            "Steps of a round that failed and are tried again; a held one is none.",
+        )
+        self._round_at = self._add(
+            Gauge,
+            "audit_keeper_last_round_timestamp_seconds",
+            "When the last round ended, since 1970.",
+        )
+
+    def round_done(
+        self, freed_bytes: Mapping[str, int], *, redacted_events: int, failures: int
+    ) -> None:
+        """A round went through."""
+        self.had_a_round = True
+        self._redacted.inc(redacted_events)
+        self._failed.inc(failures)
+        for store, freed in freed_bytes.items():
+            self._freed.labels(store).inc(max(freed, 0))
+        self._round_at.set_to_current_time()
+
+    def round_failed(self) -> None:
+        """A round did not begin: a server is away."""
+        self._failed.inc()
+
+    def _add(self, kind: type[Any], name: str, meaning: str, *labels: str) -> Any:
+        self.catalogue.append(MetricEntry(name, kind.__name__.lower(), labels, meaning))
+        return kind(name, meaning, labels, registry=self.registry)

@@ -5,6 +5,7 @@ Nothing outside this module invents another kind: a driver's exception never lea
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 
@@ -77,6 +78,14 @@ class LetterTooLarge(ChainBroken):
     def __init__(self, log: str, detail: str, *, offset: int) -> None:
         super().__init__(log, detail)
         self.offset = offset
+
+
+class Held(AuditTrailError):
+    """Under a legal hold: leave it as it is, say so, and try again once the hold is released."""
+
+    def __init__(self, what: str, holds: Iterable[object]) -> None:
+        self.holds = tuple(sorted({str(hold) for hold in holds}))
+        super().__init__(f"{what}: under legal hold {', '.join(self.holds)}")
 
 
 class OutOfPosition(AuditTrailError):

@@ -136,6 +136,13 @@ def _nonce() -> bytes:
             )
 
 
+def seal_values(key: SubjectKey, event_id: bytes, values: Flat) -> SealedBlob:
+    """The blob of one subject's values in one event, under a fresh nonce: after a value was cut from it."""
+    nonce = _nonce()
+    plain = orjson.dumps(values, option=_SORTED)
+    return SealedBlob(key.ref, nonce, key.blob_cipher.encrypt(nonce, plain, event_id + key.ref))
+
+
 def commitment(key: SubjectKey, event_id: bytes, path: str, value: Any) -> bytes:
     """The commitment to one value: what an auditor recomputes from an export."""
     event_key = blake2b(event_id, key=key.commit_key, digest_size=32).digest()

@@ -39,6 +39,7 @@ def test_the_compose_file_follows_the_schema_of_compose_files() -> None:
         "worker",
         "relay",
         "signer",
+        "keeper",
         "log-server",
     } <= set(compose["services"])
     compose["services"]["worker"]["imagee"] = "x"

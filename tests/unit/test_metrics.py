@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.exposition import generate_latest
 
 from pipeline.api.metrics import RelayMetrics
-from pipeline.compliance.metrics import SignerMetrics
+from pipeline.compliance.metrics import KeeperMetrics, SignerMetrics
 from pipeline.domain.errors import Reason
 from pipeline.entrypoints.cli.metrics_page import catalogue, catalogue_markdown
 from pipeline.metrics import SECONDS_BUCKETS, Metrics
@@ -45,9 +45,12 @@ def test_labels_are_from_closed_sets() -> None:
 def test_every_name_is_declared_once_and_served() -> None:
     worker, relay = Metrics(CollectorRegistry()), RelayMetrics(CollectorRegistry())
     signer = SignerMetrics(CollectorRegistry())
+    keeper = KeeperMetrics(CollectorRegistry())
     names = [entry.name for entry in catalogue()]
 
-    page = b"".join(generate_latest(one.registry) for one in (worker, relay, signer)).decode()
+    page = b"".join(
+        generate_latest(one.registry) for one in (worker, relay, signer, keeper)
+    ).decode()
 
     assert len(names) == len(set(names))
     for name in names:

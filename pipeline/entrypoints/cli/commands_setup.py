@@ -116,17 +116,36 @@ def open_epoch(
 def restore(
     *,
     log: Annotated[str, typer.Option("--log", help="Only this log: topic/partition/epoch.")] = "",
+    period: Annotated[
+        str,
+        typer.Option("--period", help="With --into: a month 2026-03, or 2026-03-01..2026-03-15."),
+    ] = "",
+    into: Annotated[
+        str, typer.Option("--into", metavar="SCHEMA", help="A new schema beside the ledger.")
+    ] = "",
     yes: Yes = False,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """After the database was rolled back: bring keys and leaves back from journal and archive.
+    """After the database was rolled back or lost: bring keys and leaves back from journal and archive.
 
-    Stop the workers first. What the ledger has stays; each leaf comes back as it was.
+    Stop the workers first. What the ledger has stays; each leaf comes back as it was. Legal holds come
+    back, and orders to redact or let expire are carried out again.
+
+    With --period and --into: those events beside the ledger, verified, for looking at; the ledger and the
+    workers go on. Nobody who was erased comes back. Drop the schema when it is no longer needed.
     """
     from pipeline.domain.errors import ConfigurationError
     from pipeline.entrypoints.cli.repair import restore
     from pipeline.settings import load_settings
 
+    if bool(period) != bool(into):
+        raise ConfigurationError("--period and --into go together")
+    if into:
+        from pipeline.entrypoints.cli.restoring import restore_aside
+
+        columns = ["log", "events", "blobs", "withheld"]
+        show_rows(restore_aside(load_settings(), log, period, into), columns, output)
+        return
     if not yes:
         raise ConfigurationError("stop the workers, then give --yes")
     columns = ["log", "leaves_before", "leaves", "next_offset"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -53,6 +53,15 @@ SELECT_REPLACED: Final = """
         WHERE (newest.topic, newest.partition) = (head.topic, head.partition)
         ORDER BY newest.epoch DESC LIMIT 1
     )
+"""
+# Leaves whose events have expired: they are in `leaves` and in the archive, and nowhere else.
+SELECT_EXPIRED: Final = """
+    SELECT uuid_send(leaves.event_id) FROM removal_request AS expiry
+    JOIN leaves ON leaves.occurred_at >= expiry.month::timestamp AT TIME ZONE 'UTC'
+        AND leaves.occurred_at < (expiry.month + interval '1 month') AT TIME ZONE 'UTC'
+    JOIN log_heads USING (log_id)
+    WHERE expiry.kind = 'expiry' AND expiry.tenant IS NULL AND expiry.state = 'done'
+        AND leaves.leaf_index < (expiry.bounds ->> log_heads.name)::bigint
 """
 SELECT_LOGS: Final = "SELECT log_id, name FROM log_heads ORDER BY name"
 
@@ -157,10 +166,12 @@ def compare_stores(
         archive_ids(settings, {} if verified is None else verified, on_ids),
     ]
     dead: dict[LetterId, str] = {}
-    reference = leaves.ids
+    expired = ledger_ids(settings, "expired", SELECT_EXPIRED, on_ids).ids
+    stores = [replace(store, ids=store.ids - expired) for store in stores]
+    reference = leaves.ids - expired
     if published is not None:
         dead = dead_positions(settings)
-        reference = expected_ids(published, dead) | before
+        reference = (expected_ids(published, dead) | before) - expired
         stores.insert(0, StoreIds("published", reference, 0))
     differences = [_difference(store, reference) for store in stores]
     reasons: dict[str, int] = {}

@@ -7,12 +7,17 @@ from typing import Annotated
 import typer
 
 from pipeline.entrypoints.cli import (
+    commands_expire,
     commands_export,
     commands_flow,
+    commands_hold,
+    commands_keeper,
     commands_look,
+    commands_redact,
     commands_relay,
     commands_setup,
     commands_sign,
+    commands_subject,
     commands_verify,
 )
 from pipeline.entrypoints.cli.failures import EXIT_CODES_HELP, run
@@ -54,6 +59,11 @@ commands_setup.add_to(app)
 commands_flow.add_to(app)
 commands_look.add_to(app)
 commands_relay.add_to(app)
+commands_hold.add_to(app)
+commands_redact.add_to(app)
+commands_expire.add_to(app)
+commands_keeper.add_to(app)
+commands_subject.add_to(app)
 commands_sign.add_to(app)
 commands_verify.add_to(app)
 commands_export.add_to(app)

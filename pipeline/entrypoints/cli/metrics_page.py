@@ -1,4 +1,4 @@
-"""Every metric, shown: those of the worker, the relay and the signer; and ``docs/metrics.md`` from the same."""
+"""Every metric, shown: those of the worker, the relay, the signer and the keeper; and ``docs/metrics.md`` from the same."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry
 
 from pipeline.api.metrics import RelayMetrics
-from pipeline.compliance.metrics import SignerMetrics
+from pipeline.compliance.metrics import KeeperMetrics, SignerMetrics
 from pipeline.metrics import SECONDS_BUCKETS, SINKS, MetricEntry, Metrics
 
 
 def catalogue() -> list[MetricEntry]:
-    """Every metric in the order of declaration: the worker's, the relay's, the signer's."""
-    return [*_worker(), *_relay(), *_signer()]
+    """Every metric in the order of declaration: the worker's, the relay's, the signer's, the keeper's."""
+    return [*_worker(), *_relay(), *_signer(), *_keeper()]
 
 
 def catalogue_markdown() -> str:
@@ -23,7 +23,7 @@ def catalogue_markdown() -> str:
         "",
         "Written by `audit-trail metrics --output markdown` from `pipeline/metrics.py`, `pipeline/api/metrics.py`",
         "and `pipeline/compliance/metrics.py`.",
-        "Worker, relay and signer serve theirs at `/metrics`, with the process's own (`process_*`).",
+        "Worker, relay, signer and keeper serve theirs at `/metrics`, with the process's own (`process_*`).",
         f"Sinks are {', '.join(f'`{sink}`' for sink in SINKS)}.",
         f"Histogram buckets (seconds): {', '.join(f'{bound:g}' for bound in SECONDS_BUCKETS)}.",
         "",
@@ -36,6 +36,10 @@ def catalogue_markdown() -> str:
         "## The signer's",
         "",
         *_table(_signer()),
+        "",
+        "## The keeper's",
+        "",
+        *_table(_keeper()),
     ]
     return "\n".join([*lines, ""])
 
@@ -50,6 +54,10 @@ def _relay() -> Sequence[MetricEntry]:
 
 def _signer() -> Sequence[MetricEntry]:
     return SignerMetrics(CollectorRegistry()).catalogue
+
+
+def _keeper() -> Sequence[MetricEntry]:
+    return KeeperMetrics(CollectorRegistry()).catalogue
 
 
 def _table(entries: Sequence[MetricEntry]) -> list[str]:

@@ -23,11 +23,13 @@ from pipeline.entrypoints.cli.output import Row, progress, say
 from pipeline.entrypoints.cli.pauses import require_raw
 from pipeline.entrypoints.cli.stores import archive_reader, call_keys, call_operations, object_store
 from sinks.ledger import PostgresLedger
+from sinks.operations import HeadRow, Operations
 from sinks.restore import restore_keys, restore_log
 from sinks.vault import Vault
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
+    from sinks.archive_reader import ArchiveReader
     from sinks.subject_store import SubjectStore
 
 
@@ -110,10 +112,6 @@ def restore(settings: Settings, log: str) -> list[Row]:
         Unavailable: A server does not answer; run it again.
 
     """
-    heads = call_operations(settings, lambda operations: operations.heads())
-    wanted = [head for head in heads if not log or str(head.name) == log]
-    if not wanted:
-        raise ConfigurationError(f"no such log: {log or '(there is none)'}")
     rows: list[Row] = []
 
     async def restore_all(store: SubjectStore) -> None:
@@ -125,6 +123,11 @@ def restore(settings: Settings, log: str) -> list[Row]:
                 say(f"keys from the vault: {await restore_keys(vault, store)}")
                 say(f"keys from the journal: {await _restore_journal(settings, store)}")
                 reader = archive_reader(settings, objects)
+                for name in await _adopt(settings, ledger, reader):
+                    say(f"log {name} was known to the archive alone")
+                wanted = [head for head in await _heads(settings) if log in ("", str(head.name))]
+                if not wanted:
+                    raise ConfigurationError(f"no such log: {log or '(there is none)'}")
                 with progress("leaves from the archive", None) as done:
                     for head in wanted:
                         now = await ledger.head(head.log_id)
@@ -134,7 +137,54 @@ def restore(settings: Settings, log: str) -> list[Row]:
             await ledger.close()
 
     call_keys(settings, restore_all)
+    _bring_back(settings)
     return rows
+
+
+async def _adopt(
+    settings: Settings, ledger: PostgresLedger, reader: ArchiveReader
+) -> list[LogName]:
+    """Heads for logs that only the archive knows, such as all of them after the loss of the database.
+
+    The newest epoch of a partition is the topic's as it is now; an earlier one's topic is gone.
+    """
+    known = {head.name for head in await _heads(settings)}
+    missing = [name for name in await reader.logs() if name not in known]
+    newest = {(name.topic, name.partition): name for name in sorted([*known, *missing])}
+    for name in missing:
+        identity = ("replaced", "replaced")
+        if newest[name.topic, name.partition] == name:
+            identity = await asyncio.to_thread(topic_identity, settings, name.topic)
+        await ledger.adopt_log(name, cluster_id=identity[0], topic_id=identity[1])
+    return missing
+
+
+async def _heads(settings: Settings) -> list[HeadRow]:
+    url = settings.database_url.get_secret_value()
+    operations = Operations(url, timeout_s=settings.request_timeout_s)
+    try:
+        return await operations.heads()
+    finally:
+        await operations.close()
+
+
+def _bring_back(settings: Settings) -> None:
+    """Holds, and orders to remove, that the database has lost."""
+    if not settings.database_redactor_url.get_secret_value():
+        say(
+            "AUDIT_DATABASE_REDACTOR_URL is not set: holds and orders to remove were not looked for"
+        )
+        return
+    from pipeline.compliance.again import Outcome, bring_back
+    from pipeline.entrypoints.cli.keeping import Tools, expiring, with_tools
+
+    async def run(tools: Tools) -> Outcome:
+        return await bring_back(tools.keeping, await expiring(tools), tools.hold_copies)
+
+    back = with_tools(settings, run)
+    say(f"legal holds: {back.holds}\norders to carry out again: {len(back.requests)}")
+    if back.requests:
+        say("once a worker runs: audit-trail keeper run --once")
 
 
 async def _restore_journal(settings: Settings, store: SubjectStore) -> int:

@@ -46,6 +46,18 @@ export type AuthenticationOperation =
   | "switch"
   | "other";
 
+/** By whose order something may be missing from the trail, and which leaves that is about. In the ledger before anything is removed. */
+export interface Authority {
+  /** UUID of the request, as in the order object and in the ledger's tables. */
+  readonly request_id?: string | null;
+  /** How many leaves are affected. */
+  readonly leaves?: number | bigint | null;
+  /** Merkle tree hash (RFC 6962 section 2.1) over the hashes of the affected leaves, in the order of log name and leaf index; hexadecimal. */
+  readonly root?: string | null;
+  /** SHA-256 of the order object, which names the leaves; hexadecimal. */
+  readonly order_hash?: string | null;
+}
+
 /** One field that changed, with its values before and after. They belong to the first target, else to the actor. */
 export interface Change {
   /** Name of the changed field in the service's model, such as address.city; never a value. */
@@ -234,8 +246,12 @@ export type SystemOperation =
   | "repair"
   | "gap"
   | "alert"
-  | "export"
-  | "other";
+  | "other"
+  | "redaction"
+  | "expiry"
+  | "hold"
+  | "access"
+  | "export";
 
 /** A person or account besides the actor. (tenant, id_type, id) names the data subject that owns the values marked target in here. */
 export interface Target {
@@ -398,7 +414,7 @@ export interface SecurityChangeFields extends CommonFields {
   readonly changes?: readonly Change[];
 }
 
-/** system: The trail about itself: a producer says that it lives and what it has sent, an operator that a store was repaired; later releases add erasure, gap, alert and configuration. */
+/** system: The trail about itself: a producer says that it lives and what it has sent; people redact, erase, let expire, hold, export, repair, and hand out what is held on a person; later releases add gap, alert and configuration. */
 export interface SystemFields extends CommonFields {
   /** What is told. */
   readonly operation: SystemOperation;
@@ -410,6 +426,8 @@ export interface SystemFields extends CommonFields {
   readonly export?: Export | null;
   /** Of a repair: what was brought back to the ledger, one event for each store and log. */
   readonly repair?: Repair | null;
+  /** Of a redaction, an expiry or an erasure: the request, and the leaves that it is about. */
+  readonly authority?: Authority | null;
 }
 
 /** The fields of an event, by family. */
