@@ -92,6 +92,10 @@ class Metrics:
             "audit_keys_created_total", "Keys made for data subjects that were new."
         )
 
+        self.keys_dropped = self._counter(
+            "audit_keys_dropped_total", "Keys in memory that were dropped for an erasure."
+        )
+
     def _declare_sinks(self) -> None:
         self.ledger_transaction_seconds = self._histogram(
             "audit_ledger_transaction_seconds", "One ledger transaction, from begin to commit."

@@ -20,13 +20,14 @@ from typing import Any, TypeVar
 from agents.journal import read_journal
 from agents.producer import WorkerProducer
 from agents.recovery import Recovery
+from agents.tables import Tombstones
 from pipeline.codec.registry import SchemaRegistry
 from pipeline.domain.errors import ConfigurationError, Unavailable
 from pipeline.entrypoints.letter_keys import letter_keys
 from pipeline.entrypoints.preparing import check_registry, make_preparer, open_registry
 from pipeline.entrypoints.stores import FollowerMetrics, make_archive, make_index, make_objects
 from pipeline.keys.provider import load_provider
-from pipeline.keys.subjects import SubjectKeys
+from pipeline.keys.subjects import Erased, SubjectKeys
 from pipeline.logging import log_event
 from pipeline.metrics import Metrics
 from pipeline.native import native
@@ -35,6 +36,7 @@ from sinks import bulk
 from sinks.archive_reader import ArchiveReader
 from sinks.backoff import Backoff
 from sinks.follower import Follower, FollowerSettings
+from sinks.leases import Lease, PostgresLeases
 from sinks.ledger import PostgresLedger
 from sinks.opening import BlobOpener
 from sinks.operations import Operations
@@ -61,6 +63,9 @@ class Parts:
     recovery: Recovery
     followers: Sequence[Follower]
     retention: dict[str, int]
+    leases: PostgresLeases
+    lease: Lease
+    tombstones: Tombstones
     openers: Sequence[Callable[[], Awaitable[None]]] = field(default=())
 
     def following(self) -> Iterator[tuple[str, Callable[[], Coroutine[Any, Any, None]]]]:
@@ -130,9 +135,11 @@ async def open_parts(settings: Settings, metrics: Metrics) -> AsyncIterator[Part
         ledger = PostgresLedger(url, timeout_s=timeout_s, late_after_s=settings.late_after_s)
         store = SubjectStore(url, timeout_s=timeout_s)
         operations = Operations(url, timeout_s=timeout_s)
-        for part in (ledger, store, operations):
+        leases = PostgresLeases(url)
+        for part in (ledger, store, operations, leases):
             stack.push_async_callback(part.close)
         await until_available(ledger.open, settings)
+        tombstones = Tombstones()
         producer = WorkerProducer(settings, letter_keys(store, provider))
         stack.push_async_callback(producer.close)
         keys = SubjectKeys(
@@ -142,6 +149,7 @@ async def open_parts(settings: Settings, metrics: Metrics) -> AsyncIterator[Part
             cache_size=settings.subject_cache_size,
             on_created=metrics.keys_created.inc,
             ring=None if native is None else native.KeyRing(),
+            tombstone_of=tombstones.erased_at_us,
         )
         registry = await open_registry(settings, stack)
         preparer = make_preparer(settings, registry, keys, operations.schemas)
@@ -150,7 +158,26 @@ async def open_parts(settings: Settings, metrics: Metrics) -> AsyncIterator[Part
         vault = Vault(objects, settings.s3_vault_bucket)
         archive = make_archive(settings, metrics, objects, vault, ledger, store, retention)
         stack.push_async_callback(archive.close)
-        client, index = make_index(settings, metrics)
+        followers: list[Follower] = []
+
+        def apply(erased: Sequence[Erased]) -> None:
+            dropped = keys.erase(erased)
+            metrics.keys_dropped.inc(dropped)
+            for follower in followers[:1]:  # the index: the archive takes nothing that is opened
+                follower.start_afresh()
+            archive.hurry()
+            for follower in followers[1:]:
+                follower.wake()
+
+        lease = Lease(leases, apply)
+        tombstones.on_change = lease.hurry
+
+        def keys_epoch() -> int:
+            lease.check()
+            return lease.epoch
+
+        preparer.lease_epoch = keys_epoch
+        client, index = make_index(settings, metrics, keys_epoch)
         stack.push_async_callback(index.close)
         bounds = FollowerSettings(
             max_bytes=settings.follower_max_bytes,
@@ -161,7 +188,7 @@ async def open_parts(settings: Settings, metrics: Metrics) -> AsyncIterator[Part
         )
         observer = FollowerMetrics(metrics)
         opener = BlobOpener(keys)
-        followers = [
+        followers += [
             Follower(index, ledger, opener, observer, settings=bounds),
             Follower(archive, ledger, _unopened, observer, settings=bounds),
         ]
@@ -198,10 +225,15 @@ async def open_parts(settings: Settings, metrics: Metrics) -> AsyncIterator[Part
             recovery,
             followers,
             retention,
+            leases,
+            lease,
+            tombstones,
             openers=[open_index, archive.open],
         )
         preparer.look_for_tenants = parts.learn_tenants
         await until_available(parts.learn_tenants, settings)
+        await until_available(lease.renew, settings)
+        stack.push_async_callback(lease.end)
         yield parts
 
 

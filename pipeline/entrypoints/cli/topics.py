@@ -80,6 +80,8 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
             {"retention.ms": str(30 * _DAY_MS), "max.message.bytes": str(letter_max_bytes)},
         ),
         TopicSpec(logs.REDACTIONS_TOPIC, 1, {"cleanup.policy": "compact"}),
+        # Where Faust keeps the tombstones that every worker holds.
+        TopicSpec(logs.changelog_topic(settings.consumer_group), 1, {"cleanup.policy": "compact"}),
         # Twice the longest window of a rule, which is a day.
         TopicSpec(logs.SIGNALS_TOPIC, settings.raw_partitions, {"retention.ms": str(2 * _DAY_MS)}),
         TopicSpec(logs.ALERTS_TOPIC, 1, {"retention.ms": str(30 * _DAY_MS)}),
