@@ -18,6 +18,8 @@ from pipeline.domain.errors import ConfigurationError
 
 MIB = 1024 * 1024
 _LIMITS = contract.limits()
+# Reserved (RFC 2606 section 2): nobody's name, so nobody's logs.
+UNCHOSEN_ORIGIN = "audit-trail.invalid"
 
 
 class Settings(BaseSettings):
@@ -69,6 +71,12 @@ class Settings(BaseSettings):
     database_reader_url: SecretStr = Field(
         SecretStr(""), description="As audit_reader (row-level security applies)."
     )
+    signer_database_url: SecretStr = Field(
+        SecretStr(""), description="As audit_signer, for `signer`; empty: AUDIT_DATABASE_URL."
+    )
+    auditor_database_url: SecretStr = Field(
+        SecretStr(""), description="As audit_auditor, for verification; empty: AUDIT_DATABASE_URL."
+    )
 
     # --- Elasticsearch ---
     elasticsearch_url: str = Field("http://127.0.0.1:19200", description="Search index.")
@@ -115,6 +123,37 @@ class Settings(BaseSettings):
     operator: str = Field(
         "", description="Who runs a command, for the record; empty: account and host."
     )
+
+    # --- Checkpoints ---
+    log_origin: str = Field(
+        UNCHOSEN_ORIGIN,
+        pattern=r"^[^\s+/]([^\s+]*[^\s+/])?$",
+        max_length=200,
+        description="First part of every log's name in checkpoints, such as audit.example.com/trail;"
+        " chosen once: another one makes other logs.",
+    )
+    signing_key_file: Path | None = Field(
+        None,
+        description="Keys that sign checkpoints, as `audit-trail signing-key` writes it; 0600.",
+    )
+    verifier_keys_file: Path | None = Field(
+        None,
+        description="Keys that are trusted to have signed: one verifier key a line, # comments.",
+    )
+    witnesses_file: Path | None = Field(
+        None, description="Witnesses that cosign: URL and verifier key a line, # comments."
+    )
+    witness_timeout_s: float = Field(
+        5.0, gt=0, le=30, description="So long a checkpoint waits for its cosignatures."
+    )
+    signer_interval_s: float = Field(
+        30.0, gt=0, le=60, description="A log that grows gets a checkpoint so often."
+    )
+    signer_http_port: int = Field(
+        9109, ge=0, description="The signer's /metrics, /healthz, /readyz, on AUDIT_HTTP_HOST."
+    )
+    log_http_host: str = Field("127.0.0.1", description="Listener of `audit-trail log serve`.")
+    log_http_port: int = Field(9110, ge=0, description="Its port.")
 
     # --- Judge ---
     event_max_bytes: int = Field(

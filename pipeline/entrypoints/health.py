@@ -1,4 +1,4 @@
-"""The worker's HTTP listener: ``/metrics``, ``/healthz`` (alive), ``/readyz`` (in its place).
+"""The HTTP listener of worker and signer: ``/metrics``, ``/healthz`` (alive), ``/readyz`` (in its place).
 
 It only reads: what it shows comes from callables given by the constructor, which must be quick
 and never wait for a server.
@@ -7,8 +7,9 @@ and never wait for a server.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Protocol
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -58,6 +59,34 @@ class WorkerState:
             partition.positioned or partition.paused for partition in self.partitions
         )
 
+    def page(self) -> Mapping[str, object]:
+        """``/readyz``, beside ``ready``."""
+        return {
+            "assigned": self.assigned,
+            "partitions": [asdict(partition) for partition in self.partitions],
+            "paused": [
+                f"{partition.topic}/{partition.partition}: {partition.paused}"
+                for partition in self.partitions
+                if partition.paused
+            ],
+            "followers": [asdict(follower) for follower in self.followers],
+            "lagging": [follower.sink for follower in self.followers if follower.lagging],
+            "waiting_for": list(self.waiting_for),
+        }
+
+
+class HealthState(Protocol):
+    """What a process says of itself."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it does its work."""
+        ...
+
+    def page(self) -> Mapping[str, object]:
+        """``/readyz``, beside ``ready``."""
+        ...
+
 
 class HealthServer:
     """Life cycle: ``open`` once, then it answers until ``close``. ``port`` 0 takes a free one."""
@@ -68,8 +97,9 @@ class HealthServer:
         port: int,
         *,
         registry: CollectorRegistry,
-        state: Callable[[], WorkerState],
+        state: Callable[[], HealthState],
         dead: Callable[[], str] = lambda: "",
+        port_setting: str = "AUDIT_HTTP_PORT",
     ) -> None:
         """``dead`` says in a few words why the process cannot go on; empty while it can."""
         self._host = host
@@ -77,6 +107,7 @@ class HealthServer:
         self._registry = registry
         self._state = state
         self._dead = dead
+        self._port_setting = port_setting
         self._runner: web.AppRunner | None = None
 
     async def open(self) -> int:
@@ -93,7 +124,7 @@ class HealthServer:
             await runner.cleanup()
             raise ConfigurationError(
                 f"cannot listen on {self._host}:{self._port} ({os.strerror(error.errno or 0)}):"
-                " set AUDIT_HTTP_HOST or AUDIT_HTTP_PORT"
+                f" set AUDIT_HTTP_HOST or {self._port_setting}"
             ) from error
         self._runner = runner
         return int(runner.addresses[0][1])
@@ -124,17 +155,5 @@ class HealthServer:
 
     async def _readyz(self, _request: web.Request) -> web.Response:
         state = self._state()
-        body = {
-            "ready": state.ready,
-            "assigned": state.assigned,
-            "partitions": [asdict(partition) for partition in state.partitions],
-            "paused": [
-                f"{partition.topic}/{partition.partition}: {partition.paused}"
-                for partition in state.partitions
-                if partition.paused
-            ],
-            "followers": [asdict(follower) for follower in state.followers],
-            "lagging": [follower.sink for follower in state.followers if follower.lagging],
-            "waiting_for": list(state.waiting_for),
-        }
+        body = {"ready": state.ready, **state.page()}
         return web.json_response(body, status=200 if state.ready else 503)

@@ -76,7 +76,7 @@ class _DataKey:
 
 
 class KmsKeyProvider:
-    """See ``KeyProvider``. Any thread may call; a call may wait for KMS, so the event loop must not.
+    """See ``KeyProvider``; without a MAC key it makes no MAC. Any thread may call; a call may wait for KMS, so the event loop must not.
 
     Raises (every method but ``mac``):
         Unavailable: KMS does not answer; make the same call again later.
@@ -84,13 +84,15 @@ class KmsKeyProvider:
             context.
     """
 
-    def __init__(self, client: KmsClient, key_id: str, wrapped_mac_key: bytes) -> None:
+    def __init__(self, client: KmsClient, key_id: str, wrapped_mac_key: bytes | None) -> None:
         self._client = client
         self._key_id = key_id
         self._lock = Lock()
         self._wrapping: dict[str, _DataKey] = {}
         self._opened: OrderedDict[tuple[bytes, str], AESGCM] = OrderedDict()
-        self._mac_key = self._decrypt(wrapped_mac_key, _MAC)
+        self._mac_key: bytes | None = None
+        if wrapped_mac_key is not None:
+            self._mac_key = self._decrypt(wrapped_mac_key, _MAC)
 
     def wrap(self, plain: bytes, context: bytes) -> bytes:
         with self._lock:
@@ -111,6 +113,8 @@ class KmsKeyProvider:
         return unwrap_key(cipher, wrapped[end:], context)
 
     def mac(self, message: bytes) -> bytes:
+        if self._mac_key is None:
+            raise ConfigurationError("this process has no MAC key")
         return hmac.digest(self._mac_key, message, "sha256")
 
     def _data_key(self, scope: str) -> _DataKey:

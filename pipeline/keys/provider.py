@@ -101,6 +101,17 @@ def load_provider(settings: Settings) -> KeyProvider:
     return LocalKeyProvider(read_key_file(settings.key_file, "AUDIT_KEY_FILE"))
 
 
+def load_seed_provider(settings: Settings) -> KeyProvider:
+    """As ``load_provider``, for whoever unwraps seeds and makes no MAC: with KMS it needs the context
+    ``signing-key`` alone. Raises alike.
+    """
+    if settings.kms_key_id:
+        from pipeline.keys.kms import KmsKeyProvider, connect
+
+        return KmsKeyProvider(connect(settings), settings.kms_key_id, None)
+    return load_provider(settings)
+
+
 def read_key_file(path: Path | None, setting: str) -> bytes:
     """32 bytes from a file of 64 hex digits that only its owner may read.
 

@@ -6,7 +6,13 @@ from typing import Annotated
 
 import typer
 
-from pipeline.entrypoints.cli import commands_flow, commands_look, commands_relay, commands_setup
+from pipeline.entrypoints.cli import (
+    commands_flow,
+    commands_look,
+    commands_relay,
+    commands_setup,
+    commands_sign,
+)
 from pipeline.entrypoints.cli.failures import EXIT_CODES_HELP, run
 
 app = typer.Typer(
@@ -46,6 +52,7 @@ commands_setup.add_to(app)
 commands_flow.add_to(app)
 commands_look.add_to(app)
 commands_relay.add_to(app)
+commands_sign.add_to(app)
 
 
 def main() -> None:
