@@ -92,6 +92,9 @@ class Metrics:
             "audit_keys_created_total", "Keys made for data subjects that were new."
         )
 
+        self.tombstones = self._gauge(
+            "audit_tombstones", "Identifiers of people who were erased, as this worker holds them."
+        )
         self.keys_dropped = self._counter(
             "audit_keys_dropped_total", "Keys in memory that were dropped for an erasure."
         )

@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     database_reader_url: SecretStr = Field(
         SecretStr(""), description="As audit_reader (row-level security applies)."
     )
+    database_redactor_url: SecretStr = Field(
+        SecretStr(""), description="As audit_redactor, for `erase`; unset for workers."
+    )
     signer_database_url: SecretStr = Field(
         SecretStr(""), description="As audit_signer, for `signer`; empty: AUDIT_DATABASE_URL."
     )
@@ -122,6 +125,21 @@ class Settings(BaseSettings):
 
     operator: str = Field(
         "", description="Who runs a command, for the record; empty: account and host."
+    )
+
+    # --- Erasure ---
+    erasure_four_eyes: bool = Field(
+        default=True, description="Another operator than the one who asked must approve an erasure."
+    )
+    erasure_wait_s: float = Field(
+        120.0,
+        gt=0,
+        description="So long `erase` waits for workers and followers before it says pending.",
+    )
+    erasure_backup_days: int = Field(
+        30,
+        ge=0,
+        description="How long backups and snapshots of any store live; on the certificate.",
     )
 
     # --- Checkpoints ---

@@ -45,6 +45,12 @@ _ERASED_AT = """
 SELECT erased_at FROM redaction_request
 WHERE request_id = %s AND epoch IS NOT NULL AND subject_hashes @> %s AND subject_hashes <@ %s
 """
+_LOST = """
+SELECT command.request_id FROM unnest(%s::uuid[], %s::boolean[]) AS command (request_id, erased)
+LEFT JOIN redaction_request AS held USING (request_id)
+WHERE held.request_id IS NULL OR (command.erased AND held.epoch IS NULL)
+ORDER BY command.request_id
+"""
 _END = "DELETE FROM worker_lease WHERE worker_id = %s"
 
 Apply = Callable[[Sequence[Erased]], None]
@@ -106,6 +112,16 @@ class PostgresLeases:
             cursor = await connection.execute(_ERASED_AT, [command.request_id, hashes, hashes])
             row = await cursor.fetchone()
         return None if row is None else (row[0] - _EPOCH_START) // _US
+
+    async def lost_erasures(self, commands: Sequence[RedactionCommand]) -> list[UUID]:
+        """The requests, of these commands, that the database does not show: it was restored from before
+        them. One that was only ordered need not be carried out yet. Raises ``Unavailable``.
+        """
+        ids = [command.request_id for command in commands]
+        erased = [command.erased_at_us is not None for command in commands]
+        async with self._connection.session() as connection:
+            cursor = await connection.execute(_LOST, [ids, erased])
+            return [request for (request,) in await cursor.fetchall()]
 
     async def renew(self, worker: UUID, epoch: int, lease_s: float) -> None:
         async with self._connection.session() as connection:

@@ -122,11 +122,12 @@ class SubjectStore:
                     cursor = await connection.cursor(binary=True).execute(_SUBJECT_KEYS, columns)
                     return [
                         StoredKey(
-                            *row[:-1],
-                            erased_until_us=NEVER_ERASED if row[-1] is None else _us(row[-1]),
+                            *(subject_hash, generation, ref, tenant, wrapped_key, created, escrowed),
+                            NEVER_ERASED if until is None else _us(until),
                         )
-                        for row in await cursor.fetchall()
-                    ]
+                        for subject_hash, generation, ref, tenant, wrapped_key, created, escrowed,
+                        until in await cursor.fetchall()
+                    ]  # fmt: skip
             except CONFLICTS:
                 continue
         raise Unavailable("postgres", "the subject keys are locked")

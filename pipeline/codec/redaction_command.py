@@ -41,6 +41,7 @@ def encode_command(command: RedactionCommand) -> bytes:
             "erased_at": command.erased_at_us,
             "log": command.leaf.log,
             "leaf_index": command.leaf.leaf_index,
+            "deleted_below": dict(command.deleted_below),
         },
     )
     return out.getvalue()
@@ -66,6 +67,7 @@ def decode_command(value: bytes | None) -> RedactionCommand:
             ordered_at_us=found["ordered_at"],
             erased_at_us=found["erased_at"],
             leaf=LeafPlace(found["log"], found["leaf_index"]),
+            deleted_below=found["deleted_below"],
         )
     except (EOFError, IndexError, ValueError, TypeError, OverflowError):
         raise ValueError("not a command of this release") from None

@@ -5,8 +5,8 @@ A person is known here by keyed hashes alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
 from typing import Final
@@ -78,6 +78,8 @@ class RedactionCommand:
     ordered_at_us: int
     erased_at_us: int | None
     leaf: LeafPlace
+    # "topic/partition" → offset below which its records were deleted.
+    deleted_below: Mapping[str, int] = field(default_factory=dict)
 
 
 def subjects_digest(hashes: Iterable[bytes]) -> bytes:

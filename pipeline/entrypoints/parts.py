@@ -33,6 +33,7 @@ from pipeline.metrics import Metrics
 from pipeline.native import native
 from pipeline.settings import Settings
 from sinks import bulk
+from sinks.archive import ArchiveDestination
 from sinks.archive_reader import ArchiveReader
 from sinks.backoff import Backoff
 from sinks.follower import Follower, FollowerSettings
@@ -140,6 +141,7 @@ async def open_parts(settings: Settings, metrics: Metrics) -> AsyncIterator[Part
             stack.push_async_callback(part.close)
         await until_available(ledger.open, settings)
         tombstones = Tombstones()
+        metrics.tombstones.set_function(lambda: float(len(tombstones)))
         producer = WorkerProducer(settings, letter_keys(store, provider))
         stack.push_async_callback(producer.close)
         keys = SubjectKeys(
@@ -160,16 +162,7 @@ async def open_parts(settings: Settings, metrics: Metrics) -> AsyncIterator[Part
         stack.push_async_callback(archive.close)
         followers: list[Follower] = []
 
-        def apply(erased: Sequence[Erased]) -> None:
-            dropped = keys.erase(erased)
-            metrics.keys_dropped.inc(dropped)
-            for follower in followers[:1]:  # the index: the archive takes nothing that is opened
-                follower.start_afresh()
-            archive.hurry()
-            for follower in followers[1:]:
-                follower.wake()
-
-        lease = Lease(leases, apply)
+        lease = _make_lease(leases, keys, followers, archive, metrics)
         tombstones.on_change = lease.hurry
 
         def keys_epoch() -> int:
@@ -235,6 +228,28 @@ async def open_parts(settings: Settings, metrics: Metrics) -> AsyncIterator[Part
         await until_available(lease.renew, settings)
         stack.push_async_callback(lease.end)
         yield parts
+
+
+def _make_lease(
+    leases: PostgresLeases,
+    keys: SubjectKeys,
+    followers: Sequence[Follower],
+    archive: ArchiveDestination,
+    metrics: Metrics,
+) -> Lease:
+    """What drops keys, and what was opened with them, once an erasure is heard of. ``followers`` are the
+    index's, and then those that take nothing opened.
+    """
+
+    def apply(erased: Sequence[Erased]) -> None:
+        metrics.keys_dropped.inc(keys.erase(erased))
+        for follower in followers[:1]:
+            follower.start_afresh()
+        archive.hurry()
+        for follower in followers[1:]:
+            follower.wake()
+
+    return Lease(leases, apply)
 
 
 async def until_available(call: Callable[[], Awaitable[_T]], settings: Settings) -> _T:

@@ -50,7 +50,6 @@ def sign_once(settings: Settings) -> tuple[Round, list[Mapping[str, str | int]]]
     Raises:
         ConfigurationError: Keys, database or bucket are not set up.
     """
-
     configure_logging(settings.log_level)
 
     async def once() -> tuple[Round, list[Mapping[str, str | int]]]:

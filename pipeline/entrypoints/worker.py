@@ -24,6 +24,7 @@ import agents.fetching
 import agents.inflate
 from agents import ingest, redaction
 from agents.app import AuditApp, make_app
+from agents.erasures import check_erasures
 from agents.identity import TopicFacts
 from agents.places import Waits
 from agents.positions import Positions
@@ -106,6 +107,7 @@ async def _run(settings: Settings) -> int:
             topics = TopicFacts(settings)
             stack.push_async_callback(topics.close)
             await until_available(topics.reach, settings)
+            await until_available(partial(check_erasures, settings, parts.leases), settings)
             positions, delivery, watch = _connect(settings, parts, topics, metrics, ending)
             app = await stack.enter_async_context(
                 _running_app(settings, positions, ending, delivery, parts)
