@@ -283,6 +283,6 @@ def test_the_tombstones_are_rebuilt_by_workers_that_join_later(signing: Settings
 
 def _tombstones(of: Worker) -> float:
     for line in of.metrics():
-        if line.startswith("audit_tombstones "):
+        if line.startswith("audit_tombstone_ids "):
             return float(line.split()[1])
     return 0.0
