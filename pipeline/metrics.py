@@ -93,7 +93,8 @@ class Metrics:
         )
 
         self.tombstones = self._gauge(
-            "audit_tombstone_ids", "Identifiers of people who were erased, as this worker holds them."
+            "audit_tombstone_ids",
+            "Identifiers of people who were erased, as this worker holds them.",
         )
         self.keys_dropped = self._counter(
             "audit_keys_dropped_total", "Keys in memory that were dropped for an erasure."

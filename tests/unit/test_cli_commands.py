@@ -15,7 +15,16 @@ from pipeline.entrypoints.cli.main import app
 
 # Commands that print no data of their own on stdout, or bytes that no format fits.
 WITHOUT_FORMAT = {
-    *("mac-key", "worker", "resume", "open-epoch", "dead-letter show", "relay serve", "relay token")
+    *(
+        "mac-key",
+        "worker",
+        "resume",
+        "open-epoch",
+        "dead-letter show",
+        "relay serve",
+        "relay token",
+    ),
+    *("erase certificate", "erase withdraw"),
 }
 HEAVY = ("confluent_kafka", "psycopg", "boto3", "elasticsearch", "pydantic", "aiohttp", "faust")
 # Nothing listens there: a command that needs a server fails at once.
