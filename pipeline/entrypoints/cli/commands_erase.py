@@ -225,6 +225,12 @@ def _run(settings: Settings, request_id: UUID, output: OutputFormat) -> None:
         ) from None
     _show(request, output)
     suggest(f"audit-trail erase certificate {request_id}", output)
+    if request.completed_at is None:
+        suggest(
+            f"audit-trail erase resume {request_id}: takes replaced documents off the disks; again after"
+            " gone_by, for the last certificate",
+            output,
+        )
 
 
 def _show(request: Request, output: OutputFormat) -> None:

@@ -183,7 +183,8 @@ def every(settings: Settings) -> list[Request]:
 
 
 def run(settings: Settings, request_id: UUID) -> Request:
-    """Carry out what is left of a request, up to its certificate; and then what could be settled.
+    """Carry out what is left of a request, up to its certificate; of one that has it, what may take long:
+    see ``Erasure.settle``.
 
     Raises:
         Pending: It waits for something that takes longer; run it again.
@@ -194,9 +195,9 @@ def run(settings: Settings, request_id: UUID) -> Request:
         with progress("erasing", len(FIRST_RUN)) as bar:
             async with open_tools(settings, _steps_on(bar)) as tools:
                 erasure = Erasure(tools, request_id)
-                request = await erasure.run()
-                if request.state == State.COMPLETE:
-                    return request
+                before = await tools.store.get(request_id)
+                if before.state not in (State.INACCESSIBLE, State.COMPLETE):
+                    return await erasure.run()
                 try:
                     return await erasure.settle()
                 except Pending:
