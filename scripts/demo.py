@@ -19,9 +19,11 @@ AUDIT_TRAIL = [sys.executable, "-m", "pipeline.entrypoints.cli"]
 def main() -> int:
     """The exit status: that of the first command that failed, or of the demo's own verdict."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--no-import", action="store_true", help="Only bring stack and worker up.")
+    parser.add_argument(
+        "--no-import", action="store_true", help="Only bring stack, worker and signer up."
+    )
     options = parser.parse_args()
-    for command in (["up"], ["stop", "worker"]):
+    for command in (["up"], ["stop", "worker"], ["stop", "signer"]):
         status = subprocess.run(
             [*STACK, *command], stdout=subprocess.DEVNULL, check=False
         ).returncode
@@ -32,9 +34,10 @@ def main() -> int:
     verdict = subprocess.run([*AUDIT_TRAIL, *words], env=environment, check=False).returncode
     if verdict:
         return verdict
-    started = subprocess.run([*STACK, "start", "worker"], check=False).returncode
-    if started:
-        return started
+    for name in ("worker", "signer"):
+        started = subprocess.run([*STACK, "start", name], check=False).returncode
+        if started:
+            return started
     where_to_look(environment)
     return 0
 
@@ -50,25 +53,27 @@ def stack_environment() -> dict[str, str]:
 def where_to_look(environment: dict[str, str]) -> None:
     """How a person reaches each part; passwords stay in the file that holds them."""
     file = environment["AUDIT_ENV_FILE"]
-    port = worker_port()
+    port = own_port("WORKER", 8, 9108)
+    signer_port = own_port("SIGNER", 11, 9109)
     print(
         f"""
-The stack and a worker keep running. Where to look (settings: {file}):
+The stack, a worker and a signer keep running. Where to look (settings: {file}):
   ledger    (set -a; . {file}; psql "$AUDIT_DATABASE_URL" -c 'SELECT family, action, outcome, occurred_at FROM audit_logs LIMIT 10')
   index     {environment["AUDIT_ELASTICSEARCH_URL"]}/audit-events-*/_search?pretty&size=3
   archive   bucket {environment["AUDIT_S3_ARCHIVE_BUCKET"]} at {environment["AUDIT_S3_ENDPOINT_URL"]} (key id and secret in that file)
   metrics   http://127.0.0.1:{port}/metrics   health /healthz /readyz
+  signer    http://127.0.0.1:{signer_port}/readyz   verifier keys: {environment["AUDIT_VERIFIER_KEYS_FILE"]}
   commands  AUDIT_ENV_FILE={file} .venv/bin/audit-trail status
 `make down` stops it, `make clean` forgets it.""",
         file=sys.stderr,
     )
 
 
-def worker_port() -> str:
-    """The port of the worker's listener."""
+def own_port(name: str, place: int, default: int) -> str:
+    """The port of the worker's or the signer's listener; ``place``: from the base of all ports."""
     base = os.environ.get("AUDIT_STACK_PORT_BASE")
-    default = str(int(base) + 8) if base else "9108"
-    return os.environ.get("AUDIT_STACK_WORKER_PORT", default)
+    chosen = str(int(base) + place) if base else str(default)
+    return os.environ.get(f"AUDIT_STACK_{name}_PORT", chosen)
 
 
 if __name__ == "__main__":

@@ -179,7 +179,8 @@ class S3:
     async def oldest_versions(
         self, bucket: str, prefix: str, *, after: str = ""
     ) -> AsyncIterator[tuple[str, str]]:
-        """(key, id of its first version), in order of keys: what was stored first.
+        """(key, id of its first version), in order of keys, from beyond ``after`` on: what was stored
+        first.
 
         An object that was overwritten or hidden by a delete marker later is still the first one,
         which its lock keeps. Raises as ``call``.
@@ -193,6 +194,8 @@ class S3:
                 partial(self.client.list_object_versions, Bucket=bucket, Prefix=prefix, **chosen)
             )
             for version in page.get("Versions", []):  # the newest of a key comes first
+                if version["Key"] <= after:  # some gateways begin with the marker's own key
+                    continue
                 if pending[0] not in ("", version["Key"]):
                     yield pending
                 pending = (version["Key"], version["VersionId"])

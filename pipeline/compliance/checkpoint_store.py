@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from pipeline.db.connection import Connection
 from pipeline.domain.checkpoints import Checkpoint, CheckpointRefused, origin_of, parse_checkpoint
@@ -184,14 +185,15 @@ class CheckpointObjects:
         Raises:
             Unavailable: It may be published or not.
         """
-        return await self._s3.put(
-            self._bucket,
-            published_key(name),
-            encoded,
-            content_type=CONTENT_TYPE,
-            absent=instead_of is None,
-            if_match=None if instead_of is None else instead_of.etag,
+        put = partial(
+            self._s3.put, self._bucket, published_key(name), encoded, content_type=CONTENT_TYPE
         )
+        if instead_of is not None:
+            return await put(if_match=instead_of.etag)
+        if await put(absent=True):
+            return True
+        # Some gateways count a delete marker as an object: nothing that could be named is there then.
+        return await self.published(name) is None and await put()
 
     async def _listed(
         self, name: LogName, *, after: str, last: str | None = None

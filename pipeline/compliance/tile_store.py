@@ -169,19 +169,17 @@ class TileStore:
     async def _write(self, name: LogName, tiles: Iterable[tuple[Tile, bytes]]) -> None:
         for tile, body in tiles:
             key = tile_key(name, tile)
-            while not await self._s3.put(
-                self._bucket, key, body, content_type=CONTENT_TYPE, absent=True
-            ):
-                held = await self._s3.get(self._bucket, key)
-                if held is None:
-                    continue  # it came and went
-                if held.body == body:
-                    break
-                if await self._s3.put(
-                    self._bucket, key, body, content_type=CONTENT_TYPE, if_match=held.etag
-                ):
-                    log_event(log, "tile_replaced", level=logging.ERROR, tile=key)
-                    break
+            if await self._put(key, body, absent=True):
+                continue
+            held = await self._s3.get(self._bucket, key)
+            if held is not None and held.body == body:
+                continue
+            # Another body; or none, where a gateway counts a delete marker as an object.
+            log_event(log, "tile_replaced", level=logging.ERROR, tile=key)
+            await self._put(key, body)
+
+    async def _put(self, key: str, body: bytes, *, absent: bool = False) -> bool:
+        return await self._s3.put(self._bucket, key, body, content_type=CONTENT_TYPE, absent=absent)
 
 
 class TileReader:

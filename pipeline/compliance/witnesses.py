@@ -101,9 +101,8 @@ class Witnesses:
 
     async def open(self) -> None:
         """Nothing is asked yet."""
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=self._timeout_s), trust_env=False
-        )
+        # ``cosign`` bounds all of them together: two bounds that end at once would count one twice.
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
 
     async def close(self) -> None:
         """End the connections."""

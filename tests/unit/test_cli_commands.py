@@ -25,6 +25,7 @@ WITHOUT_FORMAT = {
         "relay token",
     ),
     *("erase certificate", "erase withdraw"),
+    "log serve",
 }
 HEAVY = ("confluent_kafka", "psycopg", "boto3", "elasticsearch", "pydantic", "aiohttp", "faust")
 # Nothing listens there: a command that needs a server fails at once.

@@ -162,6 +162,7 @@ def test_every_shell_line_of_the_readme_is_of_a_checked_kind() -> None:
     settings = {name: field.default for name, field in Settings.model_fields.items()}
     pages = {
         settings["http_port"]: ("/metrics", "/readyz"),
+        settings["signer_http_port"]: ("/readyz",),
         urlsplit(settings["elasticsearch_url"]).port: (f"/{settings['index_prefix']}-*/_search",),
     }
 

@@ -10,11 +10,12 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.exposition import generate_latest
 
 from pipeline.api.metrics import RelayMetrics
+from pipeline.compliance.metrics import SignerMetrics
 from pipeline.domain.errors import Reason
 from pipeline.entrypoints.cli.metrics_page import catalogue, catalogue_markdown
 from pipeline.metrics import SECONDS_BUCKETS, Metrics
 
-UNITS = ("_total", "_seconds", "_bytes", "_records", "_ids", "_info", "_paused")
+UNITS = ("_total", "_logs", "_seconds", "_bytes", "_records", "_ids", "_info", "_paused")
 
 
 def test_names_have_the_prefix_and_a_base_unit() -> None:
@@ -35,6 +36,7 @@ def test_labels_are_from_closed_sets() -> None:
         "version",
         "python",
         "result",
+        "witness",  # names of keys in the witnesses' file
     }
 
     assert {label for entry in catalogue() for label in entry.labels} <= closed
@@ -42,9 +44,10 @@ def test_labels_are_from_closed_sets() -> None:
 
 def test_every_name_is_declared_once_and_served() -> None:
     worker, relay = Metrics(CollectorRegistry()), RelayMetrics(CollectorRegistry())
+    signer = SignerMetrics(CollectorRegistry())
     names = [entry.name for entry in catalogue()]
 
-    page = (generate_latest(worker.registry) + generate_latest(relay.registry)).decode()
+    page = b"".join(generate_latest(one.registry) for one in (worker, relay, signer)).decode()
 
     assert len(names) == len(set(names))
     for name in names:

@@ -42,6 +42,21 @@ def import_key_file(layout: Layout) -> Path:
     return layout.keys / "import.key"
 
 
+def signing_key_file(layout: Layout) -> Path:
+    """Return the file of the wrapped keys that sign checkpoints; the signer makes it."""
+    return layout.keys / "signing.json"
+
+
+def verifier_keys_file(layout: Layout) -> Path:
+    """Return the file of the keys that whoever verifies trusts."""
+    return layout.keys / "verifier-keys.txt"
+
+
+def signer_env_file(layout: Layout) -> Path:
+    """Return the file of the signer's settings: no more than it needs."""
+    return layout.keys / "signer.env"
+
+
 def ensure_credentials(layout: Layout) -> Credentials:
     """Return the stack's credentials, making them on the first call."""
     for key_file in (master_key_file(layout), import_key_file(layout)):

@@ -4,12 +4,20 @@ Written whole, with mode 0600, after the servers that were asked for are ready; 
 every server of the stack, so that one started later is found.
 """
 
-from audit_stack.credentials import import_key_file, master_key_file, write_private
+from audit_stack.credentials import (
+    import_key_file,
+    master_key_file,
+    signing_key_file,
+    verifier_keys_file,
+    write_private,
+)
 from audit_stack.servers import broker, database, objects, registry, search
 from audit_stack.stack import Stack
 
 ARCHIVE_BUCKET = "audit-archive"
 VAULT_BUCKET = "audit-vault"
+# A name that stays on this machine (RFC 6761 section 6.3).
+LOG_ORIGIN = "audit-trail.localhost"
 
 
 def application_settings(stack: Stack) -> dict[str, str]:
@@ -43,6 +51,9 @@ def application_settings(stack: Stack) -> dict[str, str]:
         "AUDIT_S3_VAULT_BUCKET": VAULT_BUCKET,
         "AUDIT_KEY_FILE": str(master_key_file(stack.layout)),
         "AUDIT_IMPORT_KEY_FILE": str(import_key_file(stack.layout)),
+        "AUDIT_LOG_ORIGIN": LOG_ORIGIN,
+        "AUDIT_SIGNING_KEY_FILE": str(signing_key_file(stack.layout)),
+        "AUDIT_VERIFIER_KEYS_FILE": str(verifier_keys_file(stack.layout)),
     }
 
 

@@ -116,7 +116,7 @@ def metrics(
         MetricsFormat, typer.Option("--output", "-o", help="markdown: the page of the docs.")
     ] = MetricsFormat.TABLE,
 ) -> None:
-    """List every metric that the worker and the relay serve, with its meaning."""
+    """List every metric that worker, relay and signer serve, with its meaning."""
     from pipeline.entrypoints.cli.metrics_page import catalogue, catalogue_markdown
 
     if output is MetricsFormat.MARKDOWN:

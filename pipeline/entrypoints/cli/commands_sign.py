@@ -1,7 +1,8 @@
-"""Commands of whoever signs: signing-key."""
+"""Commands of whoever signs, and of whoever serves what was signed: signing-key, signer, log."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,6 +22,8 @@ signer_app = typer.Typer(
     no_args_is_help=True, help="Checkpoints: the heads of the logs, signed under Object Lock."
 )
 
+log_app = typer.Typer(no_args_is_help=True, help="The logs, for whoever checks them.")
+
 _COLUMNS = ["key_id", "state", "made_at", "retired_at", "vkey"]
 
 
@@ -29,6 +32,8 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(keys_app, name="signing-key")
     signer_app.command("run")(signer_run)
     app.add_typer(signer_app, name="signer")
+    log_app.command("serve")(log_serve)
+    app.add_typer(log_app, name="log")
 
 
 def signer_run(
@@ -60,6 +65,27 @@ def signer_run(
         )
     if done.waiting_for:
         raise Unavailable(done.waiting_for[0], "not every log could be signed")
+
+
+def log_serve() -> None:
+    """Serve checkpoints and tiles over HTTP until stopped: SIGTERM or Ctrl-C end it in order.
+
+    GET /LOG/checkpoint and /LOG/tile/L/N, as C2SP tlog-tiles has them; LOG is topic/partition/epoch.
+    It reads the archive bucket and needs no key and no database. It shows hashes and sizes to whoever
+    reaches AUDIT_LOG_HTTP_HOST and _PORT.
+    """
+    from importlib.util import find_spec
+
+    from pipeline.domain.errors import ConfigurationError
+    from pipeline.settings import load_settings
+
+    if find_spec("fastapi") is None or find_spec("uvicorn") is None:
+        raise ConfigurationError(
+            "the log server needs fastapi and uvicorn: install audit-trail-pipeline with the extra `api`"
+        )
+    from pipeline.entrypoints.log_server import run_log_server
+
+    run_log_server(load_settings())
 
 
 @keys_app.command("create")
@@ -104,12 +130,23 @@ def keys_create(
 
 
 @keys_app.command("list")
-def keys_list(*, output: Output = OutputFormat.TABLE) -> None:
+def keys_list(
+    *,
+    vkeys: Annotated[
+        bool,
+        typer.Option("--vkeys", help="Only the verifier keys, for AUDIT_VERIFIER_KEYS_FILE."),
+    ] = False,
+    output: Output = OutputFormat.TABLE,
+) -> None:
     """List the keys with their verifier keys, which whoever checks the trail needs."""
     from pipeline.keys.signing_keys import read_keys
     from pipeline.settings import load_settings
 
-    rows = [_row(key) for key in read_keys(_path(load_settings()))]
+    keys = read_keys(_path(load_settings()))
+    if vkeys:
+        sys.stdout.write("".join(f"{key.verifier}\n" for key in keys))
+        return
+    rows = [_row(key) for key in keys]
     show_rows(rows, _COLUMNS, output, empty="no keys; run: audit-trail signing-key create")
 
 

@@ -20,6 +20,7 @@ def all_checks(settings: Settings) -> list[Check]:
         doctor_database,
         doctor_kafka,
         doctor_keys,
+        doctor_signer,
         doctor_stores,
     )
 
@@ -40,6 +41,10 @@ def all_checks(settings: Settings) -> list[Check]:
         ("elasticsearch privileges", doctor_access.search),
         ("s3 buckets", doctor_stores.buckets),
         ("s3 permissions", doctor_access.buckets),
+        ("log origin", doctor_signer.origin),
+        ("signing keys", doctor_signer.signing_keys),
+        ("signer privileges", doctor_signer.role),
+        ("checkpoints", doctor_signer.checkpoints),
     ]
     return [_bound(name, examine, settings) for name, examine in examinations]
 

@@ -31,6 +31,7 @@ NEEDED: Final = (
     ("dead_letter_key", ("SELECT", "INSERT")),
     ("schema_versions", ("SELECT", "INSERT")),
     ("partition_pause", ("SELECT", "INSERT")),
+    ("checkpoints", ("SELECT",)),
 )
 NEEDED_FUNCTIONS: Final = (
     "ensure_month",
@@ -47,6 +48,7 @@ FORBIDDEN: Final = (
     ("leaves", ("UPDATE", "DELETE", "TRUNCATE")),
     ("intake", ("UPDATE", "DELETE", "TRUNCATE")),
     ("audit_user", ("INSERT", "UPDATE", "DELETE", "TRUNCATE")),
+    ("checkpoints", ("INSERT", "UPDATE", "DELETE", "TRUNCATE")),
 )
 
 SELECT_SERVER: Final = """
@@ -140,10 +142,10 @@ def privileges(settings: Settings) -> Sequence[Finding]:
     """The worker's role has what it needs and nothing that could change the trail."""
     with connected(settings) as connection:
         role: dict[str, Any] = connection.execute(SELECT_ROLE).fetchone() or {}
-        lacking = _held(connection, NEEDED, wanted=False)
+        lacking = held_privileges(connection, NEEDED, wanted=False)
         missing = connection.execute(SELECT_NOT_CALLABLE, {"names": list(NEEDED_FUNCTIONS)})
         lacking += [f"EXECUTE on {row['name']}" for row in missing.fetchall()]
-        too_much = _held(connection, FORBIDDEN, wanted=True)
+        too_much = held_privileges(connection, FORBIDDEN, wanted=True)
     name = "postgres privileges"
     findings = []
     if role["rolsuper"]:
@@ -178,7 +180,7 @@ def _version(found: dict[str, Any]) -> Finding:
     return Finding("postgres", "ok", f"version {found['version_text']}")
 
 
-def _held(
+def held_privileges(
     connection: Any, wishes: Sequence[tuple[str, Sequence[str]]], *, wanted: bool
 ) -> list[str]:
     """Privileges that are held (``wanted``) or not, of those named."""

@@ -1,4 +1,4 @@
-"""Every metric, shown: those of the worker and of the relay; and ``docs/metrics.md`` from the same."""
+"""Every metric, shown: those of the worker, the relay and the signer; and ``docs/metrics.md`` from the same."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry
 
 from pipeline.api.metrics import RelayMetrics
+from pipeline.compliance.metrics import SignerMetrics
 from pipeline.metrics import SECONDS_BUCKETS, SINKS, MetricEntry, Metrics
 
 
 def catalogue() -> list[MetricEntry]:
-    """Every metric in the order of declaration, the relay's last."""
-    return [*_worker(), *_relay()]
+    """Every metric in the order of declaration: the worker's, the relay's, the signer's."""
+    return [*_worker(), *_relay(), *_signer()]
 
 
 def catalogue_markdown() -> str:
@@ -20,8 +21,9 @@ def catalogue_markdown() -> str:
     lines = [
         "# Metrics",
         "",
-        "Written by `audit-trail metrics --output markdown` from `pipeline/metrics.py` and `pipeline/api/metrics.py`.",
-        "The worker and the relay serve theirs at `/metrics`, with the process's own (`process_*`).",
+        "Written by `audit-trail metrics --output markdown` from `pipeline/metrics.py`, `pipeline/api/metrics.py`",
+        "and `pipeline/compliance/metrics.py`.",
+        "Worker, relay and signer serve theirs at `/metrics`, with the process's own (`process_*`).",
         f"Sinks are {', '.join(f'`{sink}`' for sink in SINKS)}.",
         f"Histogram buckets (seconds): {', '.join(f'{bound:g}' for bound in SECONDS_BUCKETS)}.",
         "",
@@ -30,6 +32,10 @@ def catalogue_markdown() -> str:
         "## The relay's",
         "",
         *_table(_relay()),
+        "",
+        "## The signer's",
+        "",
+        *_table(_signer()),
     ]
     return "\n".join([*lines, ""])
 
@@ -40,6 +46,10 @@ def _worker() -> Sequence[MetricEntry]:
 
 def _relay() -> Sequence[MetricEntry]:
     return RelayMetrics(CollectorRegistry()).catalogue
+
+
+def _signer() -> Sequence[MetricEntry]:
+    return SignerMetrics(CollectorRegistry()).catalogue
 
 
 def _table(entries: Sequence[MetricEntry]) -> list[str]:
