@@ -160,7 +160,7 @@ CREATE OR REPLACE FUNCTION drop_month(month_start timestamptz, request uuid) RET
 DECLARE
     suffix text := to_char(month_start, '"_"YYYY"_"MM');
     ordered record;
-    found bigint;
+    counted bigint;
     freed bigint := 0;
     child text;
 BEGIN
@@ -184,18 +184,18 @@ BEGIN
         EXECUTE format(
             'SELECT count(*) FROM public.%I AS rows JOIN log_heads USING (log_id) '
             'WHERE rows.leaf_index >= coalesce(($1 ->> log_heads.name)::bigint, 0)', child)
-            INTO found USING ordered.bounds;
-        IF found > 0 THEN
-            RAISE EXCEPTION '% rows of % came after the order', found, child
+            INTO counted USING ordered.bounds;
+        IF counted > 0 THEN
+            RAISE EXCEPTION '% rows of % came after the order', counted, child
                 USING ERRCODE = 'object_in_use';
         END IF;
     END LOOP;
-    SELECT count(*) INTO found FROM log_heads
+    SELECT count(*) INTO counted FROM log_heads
     LEFT JOIN follower_position AS archived
         ON archived.log_id = log_heads.log_id AND archived.follower = 'archive'
     WHERE (ordered.bounds ->> log_heads.name)::bigint > coalesce(archived.next_leaf, 0);
-    IF found > 0 THEN
-        RAISE EXCEPTION '% logs are not archived as far as the order goes', found
+    IF counted > 0 THEN
+        RAISE EXCEPTION '% logs are not archived as far as the order goes', counted
             USING ERRCODE = 'object_in_use';
     END IF;
     IF EXISTS (SELECT FROM holds_on_month(month_start)) THEN
