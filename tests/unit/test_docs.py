@@ -209,8 +209,9 @@ def test_every_link_leads_somewhere(document: Path) -> None:
             assert (document.parent / target).exists(), target
 
 
-def test_every_guarantee_names_tests_that_exist() -> None:
-    named = [span for span in spans(ROOT / "docs/guarantees.md") if span.startswith("tests/")]
+@pytest.mark.parametrize(("page", "at_least"), [("guarantees", 50), ("privacy", 20)])
+def test_every_promise_names_tests_that_exist(page: str, at_least: int) -> None:
+    named = [span for span in spans(ROOT / f"docs/{page}.md") if span.startswith("tests/")]
 
     for span in named:
         path, _, name = span.partition("::")
@@ -218,7 +219,7 @@ def test_every_guarantee_names_tests_that_exist() -> None:
         if name:
             text = (ROOT / path).read_text(encoding="utf-8")
             assert re.search(rf"^(?:async )?def {name}\(", text, re.MULTILINE), span
-    assert len(named) > 50
+    assert len(named) > at_least
 
 
 @each_document
