@@ -29,18 +29,25 @@ def rows(settings: Settings, query: str, *values: Any) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A signing key of this module's; what the environment names is put back."""
+def keys(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The stack's signing keys, made if there are none: other tests sign the same logs. What the
+    environment names is put back.
+    """
     folder = tmp_path_factory.mktemp("keys")
+    signing_keys = settings.signing_key_file or folder / "signing-keys.json"
     env = {
-        "AUDIT_SIGNING_KEY_FILE": str(folder / "signing-keys.json"),
-        "AUDIT_LOG_ORIGIN": "audit.example.org/exports",
+        "AUDIT_SIGNING_KEY_FILE": str(signing_keys),
+        "AUDIT_VERIFIER_KEYS_FILE": str(folder / "trusted"),
         "AUDIT_OPERATOR": "dora@example.org",
     }
     before = {name: os.environ.get(name) for name in env}
     os.environ.update(env)
-    [made] = json.loads(cli("signing-key", "create", "-o", "json"))
-    yield {**env, "vkey": made["vkey"]}
+    if not signing_keys.exists():
+        cli("signing-key", "create")
+    (folder / "trusted").write_bytes(cli("signing-key", "list", "--vkeys"))
+    listed = json.loads(cli("signing-key", "list", "-o", "json"))
+    vkey = next(row["vkey"] for row in listed if row["state"] == "signs")
+    yield {"vkey": vkey, "folder": str(folder)}
     for name, value in before.items():
         os.environ.pop(name) if value is None else os.environ.update({name: value})
 
@@ -95,7 +102,7 @@ def verify(bundle: Path, keys: dict[str, str]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def made(settings: Settings, registered: dict[str, int], keys: dict[str, str]) -> set[str]:
     """What was published for two tenants; their ids."""
-    ids = Path(keys["AUDIT_SIGNING_KEY_FILE"]).with_name("ids")
+    ids = Path(keys["folder"]) / "ids"
     cli(
         *("generate", "--count", "300", "--tenants", "2", "--create-tenants"),
         *("--ids-file", str(ids), "--seed", str(os.getpid())),
