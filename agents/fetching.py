@@ -72,7 +72,8 @@ class Records(list[Any]):
 
 class BoundedFetchResult(fetcher.FetchResult):  # type: ignore[misc]
     """Takes out records up to a size: a fetch of a few kilobytes may inflate to gigabytes, in batches
-    that are each within their bound.
+    that are each within their bound. The size is of raw topics: a reader of another topic neither
+    waits for room nor takes any.
     """
 
     # Of the fetch under way; the record that fills it still goes along.
@@ -84,7 +85,9 @@ class BoundedFetchResult(fetcher.FetchResult):  # type: ignore[misc]
         """The next call of ``fetched_records`` may take so many bytes over all partitions."""
         cls.room_bytes = room_bytes
 
-    def getall(self, max_records: int | None = None) -> Records:
+    def getall(self, max_records: int | None = None) -> list[Any]:
+        if self._topic_partition.topic not in RAW_TOPICS:
+            return cast("list[Any]", super().getall(max_records))
         records, room_bytes = Records(), BoundedFetchResult.room_bytes
         if not self.check_assignment(self._topic_partition) or self._partition_records is None:
             return records

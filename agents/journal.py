@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -22,7 +23,6 @@ from pipeline.settings import Settings
 log = logging.getLogger(__name__)
 
 _POLL_MS = 500
-_PARTITION = TopicPartition(KEY_JOURNAL_TOPIC, 0)
 
 
 async def read_journal(
@@ -35,7 +35,25 @@ async def read_journal(
         ConfigurationError: A record holds keys in a form of another release.
         Unavailable: The broker does not answer; read again later.
     """
+    async for position, record in read_single_partition(settings, KEY_JOURNAL_TOPIC, from_offset):
+        if record is None:
+            yield position, []
+        else:
+            place = f"{KEY_JOURNAL_TOPIC}:{record.partition}:{record.offset}"
+            yield position, journal_entries(record.value, place, _foreign)
+
+
+async def read_single_partition(
+    settings: Settings, topic: str, from_offset: int = 0
+) -> AsyncIterator[tuple[int, Any]]:
+    """(offset after a record, the record) of a topic of one partition, from an offset on, up to the end
+    as it is now; the last one without a record, if the end holds none.
+
+    Raises:
+        Unavailable: The broker does not answer; read again later.
+    """
     sasl = settings.kafka_security_protocol.startswith("SASL")
+    partition = TopicPartition(topic, 0)
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.kafka_bootstrap,
         security_protocol=settings.kafka_security_protocol,
@@ -49,20 +67,22 @@ async def read_journal(
     try:
         with kafka_answers():
             await consumer.start()
-            consumer.assign([_PARTITION])
-            first = (await consumer.beginning_offsets([_PARTITION]))[_PARTITION]
-            end = (await consumer.end_offsets([_PARTITION]))[_PARTITION]
+            consumer.assign([partition])
+            first = (await consumer.beginning_offsets([partition]))[partition]
+            end = (await consumer.end_offsets([partition]))[partition]
         position = max(first, min(from_offset, end))
-        consumer.seek(_PARTITION, position)
+        consumer.seek(partition, position)
         while position < end:
             with kafka_answers():
-                fetched = await consumer.getmany(_PARTITION, timeout_ms=_POLL_MS)
-            for record in fetched.get(_PARTITION, ()):
+                fetched = await consumer.getmany(partition, timeout_ms=_POLL_MS)
+            for record in fetched.get(partition, ()):
                 position = record.offset + 1
-                place = f"{KEY_JOURNAL_TOPIC}:{record.partition}:{record.offset}"
-                yield position, journal_entries(record.value, place, _foreign)
+                yield position, record
             with kafka_answers():
-                position = max(position, await consumer.position(_PARTITION))
+                reached = await consumer.position(partition)
+            if reached > position:
+                position = reached
+                yield position, None
     finally:
         await consumer.stop()
 

@@ -19,6 +19,8 @@ class Operators(Protocol):
 
     async def pauses(self) -> Sequence[Pause]: ...
 
+    async def deleted_below(self, topic: str, partition: int) -> int: ...
+
 
 class Topics(Protocol):
     """``agents.identity.TopicFacts``."""

@@ -19,7 +19,7 @@ from agents.recovery import Recovery
 from agents.transport import BatchConsumer, settle
 from pipeline.domain.errors import ChainBroken
 from pipeline.domain.logs import RAW_TOPICS
-from pipeline.domain.records import LogHead
+from pipeline.domain.records import LogHead, PreparedBatch
 from pipeline.logging import log_event
 from pipeline.metrics import Metrics
 from sinks.base import Ledger
@@ -195,8 +195,7 @@ class Positions:
         )
         self._places[tp].head = head
         head = await self._recovered(tp, head)
-        await self._check_bounds(tp, head)
-        return head
+        return await self._within_bounds(tp, head)
 
     async def _epochs(self, tp: TP) -> list[LogHead]:
         """Every log of the partition, the newest last."""
@@ -228,7 +227,8 @@ class Positions:
         behind = committed is not None and committed > head.next_offset
         return await self._recovery.recover(head, rolled_back=behind or tp in self._behind)
 
-    async def _check_bounds(self, tp: TP, head: LogHead) -> None:
+    async def _within_bounds(self, tp: TP, head: LogHead) -> LogHead:
+        """The head, once the topic holds what follows it. Raises ``ChainBroken``: it does not."""
         first, end = await self._topics.bounds(tp.topic, tp.partition)
         self._places[tp].ends(head, (first, end))
         if end < head.next_offset:
@@ -237,12 +237,23 @@ class Positions:
                 f"the topic ends at offset {end}, the ledger is at {head.next_offset}: the topic lost"
                 f" records or was replaced; {_way_out(tp)}",
             )
+        if head.next_offset < first <= await self._operators.deleted_below(tp.topic, tp.partition):
+            # An erasure cut the topic there, and the database was rolled back since. Once the archive has
+            # given back every leaf of these records, what is left of them are holes.
+            head = await self._recovery.recover(head, rolled_back=True)
+            if first <= head.next_offset:
+                return head
+            gap = PreparedBatch(head.log_id, head.name, head.next_offset, first, [])
+            (outcome,) = await self._ledger.write([gap])
+            log_event(log, "erased_records_passed_over", log=str(head.name), next_offset=first)
+            return outcome.head
         if first > head.next_offset:
             raise ChainBroken(
                 str(head.name),
                 f"the topic begins at offset {first}, the ledger is at {head.next_offset}: records in"
                 f" between were deleted before they were read; {_way_out(tp)}",
             )
+        return head
 
     # --- pauses ---
 

@@ -93,10 +93,21 @@ class BatchConsumer(driver.Consumer):
         self.pause_partitions(raw)
         for tp in raw:
             self._expected.pop(tp, None)
-        others = assigned - raw
-        sought = dict(await super().seek_to_committed()) if others else {}
+        # Recovery has read the changelogs up to their ends, and goes on from there.
+        changelogs = self.app.tables.changelog_topics
+        others = [tp for tp in assigned - raw if tp.topic not in changelogs]
+        with kafka_answers():
+            sought = {tp: await self._seek_to_committed(tp) for tp in others}
         self.raw.assigned(raw)
-        return {tp: offset for tp, offset in sought.items() if tp in others}
+        return sought
+
+    async def _seek_to_committed(self, tp: TP) -> int:
+        """One that the group never committed is read from its beginning."""
+        offset = await self._thread.committed(tp)
+        if offset is None:
+            offset = (await self._thread.earliest_offsets(tp))[tp]
+        await self._thread.call_thread(self._seek_now, tp, offset)
+        return offset
 
     async def place(self, tp: TP, next_offset: int) -> None:
         """Fetch a raw partition from ``next_offset`` on. Raises ``Unavailable``."""

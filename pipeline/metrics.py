@@ -92,6 +92,14 @@ class Metrics:
             "audit_keys_created_total", "Keys made for data subjects that were new."
         )
 
+        self.tombstones = self._gauge(
+            "audit_tombstone_ids",
+            "Identifiers of people who were erased, as this worker holds them.",
+        )
+        self.keys_dropped = self._counter(
+            "audit_keys_dropped_total", "Keys in memory that were dropped for an erasure."
+        )
+
     def _declare_sinks(self) -> None:
         self.ledger_transaction_seconds = self._histogram(
             "audit_ledger_transaction_seconds", "One ledger transaction, from begin to commit."

@@ -72,7 +72,8 @@ class Settings(BaseSettings):
         SecretStr(""), description="As audit_reader (row-level security applies)."
     )
     database_redactor_url: SecretStr = Field(
-        SecretStr(""), description="As audit_redactor: holds, redaction, expiry; unset for workers."
+        SecretStr(""),
+        description="As audit_redactor: erase, hold, redact, expire; unset for workers.",
     )
     signer_database_url: SecretStr = Field(
         SecretStr(""), description="As audit_signer, for `signer`; empty: AUDIT_DATABASE_URL."
@@ -140,6 +141,21 @@ class Settings(BaseSettings):
     )
     keeper_http_port: int = Field(
         9111, ge=0, description="The keeper's /metrics, /healthz, /readyz, on AUDIT_HTTP_HOST."
+    )
+
+    # --- Erasure ---
+    erasure_four_eyes: bool = Field(
+        default=True, description="Another operator than the one who asked must approve an erasure."
+    )
+    erasure_wait_s: float = Field(
+        120.0,
+        gt=0,
+        description="So long `erase` waits for workers and followers before it says pending.",
+    )
+    erasure_backup_days: int = Field(
+        30,
+        ge=0,
+        description="How long backups and snapshots of any store live; on the certificate.",
     )
 
     # --- Checkpoints ---

@@ -48,6 +48,8 @@ GRANT SELECT, INSERT ON dead_letter_key TO audit_writer;
 -- Neither the keys nor what finds a person's letters.
 GRANT SELECT (source_topic, source_partition, source_offset, source_epoch, reason, created_at)
     ON dead_letter_key TO audit_auditor;
+GRANT SELECT (source_topic, source_partition, source_offset, source_epoch, reason, raw_key_hash,
+    created_at), DELETE ON dead_letter_key TO audit_redactor;
 
 COMMENT ON TABLE dead_letter_key IS
     'Keys of dead letters, by the position of the record. Destroying a row makes the letter unreadable.';

@@ -42,6 +42,7 @@ CREATE TABLE IF NOT EXISTS audit_user (
     created_at timestamptz NOT NULL DEFAULT now(),
     erased_at timestamptz,
     escrow text,
+    erasure_epoch bigint,
     PRIMARY KEY (subject_hash, generation),
     CHECK ((wrapped_key IS NULL) = (erased_at IS NOT NULL))
 );
@@ -64,6 +65,11 @@ COMMENT ON COLUMN audit_user.first_occurred_at IS 'occurred_at of the event that
 COMMENT ON COLUMN audit_user.created_at IS 'When the row was made.';
 COMMENT ON COLUMN audit_user.erased_at IS 'When the key was destroyed; null: it lives.';
 COMMENT ON COLUMN audit_user.escrow IS 'Vault object that holds a copy of the key; null: not yet copied.';
+COMMENT ON COLUMN audit_user.erasure_epoch IS
+    'erasure_state.epoch of the erasure that destroyed the key, or moved erased_at last.';
+-- For: what a worker has not applied yet, asked each second.
+CREATE INDEX IF NOT EXISTS audit_user_erasure_epoch ON audit_user (erasure_epoch)
+    WHERE erasure_epoch IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS erasure_state (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
@@ -83,7 +89,7 @@ CREATE OR REPLACE FUNCTION subject_keys(
     occurred timestamptz[]
 ) RETURNS TABLE (
     subject_hash bytea, generation integer, subject_ref uuid, tenant text, wrapped_key bytea,
-    created boolean, escrowed boolean
+    created boolean, escrowed boolean, erased_until timestamptz
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $body$
 #variable_conflict use_column
 BEGIN
@@ -107,7 +113,10 @@ BEGIN
     -- A statement of its own: it sees what a call that won meanwhile has committed.
     RETURN QUERY
     SELECT newest.subject_hash, newest.generation, newest.subject_ref, newest.tenant,
-           newest.wrapped_key, newest.subject_ref = ANY (refs), newest.escrow IS NOT NULL
+           newest.wrapped_key, newest.subject_ref = ANY (refs), newest.escrow IS NOT NULL,
+           -- What happened up to then is sealed to nobody, whoever came back since.
+           (SELECT max(audit_user.erased_at) FROM audit_user
+            WHERE audit_user.subject_hash = wanted.hash)
     FROM (SELECT DISTINCT unnest(hashes) AS hash) AS wanted
     CROSS JOIN LATERAL (
         SELECT * FROM audit_user
@@ -124,7 +133,7 @@ REVOKE ALL ON FUNCTION subject_keys(bytea[], text[], text[], uuid[], bytea[], ti
 GRANT EXECUTE ON FUNCTION subject_keys(bytea[], text[], text[], uuid[], bytea[], timestamptz[])
     TO audit_writer;
 COMMENT ON FUNCTION subject_keys(bytea[], text[], text[], uuid[], bytea[], timestamptz[]) IS
-    'Finds or makes the key of each subject and returns the one that holds, whoever proposed it. A subject erased at or after occurred_at has no row: seal its values to nobody.';
+    'Finds or makes the key of each subject and returns the one that holds, whoever proposed it. A subject erased at or after occurred_at has no row: seal its values to nobody, and so those of earlier events of one that came back (erased_until).';
 
 CREATE OR REPLACE FUNCTION subject_keys_by_ref(refs uuid[]) RETURNS TABLE (
     subject_hash bytea, generation integer, subject_ref uuid, tenant text, id_type text,
@@ -141,16 +150,51 @@ GRANT EXECUTE ON FUNCTION subject_keys_by_ref(uuid[]) TO audit_writer;
 COMMENT ON FUNCTION subject_keys_by_ref(uuid[]) IS
     'The living keys of subjects, for opening blobs and for escrow; erased and unknown refs have no row.';
 
-CREATE OR REPLACE FUNCTION mark_escrowed(refs uuid[], object_name text) RETURNS void
-    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $body$
+CREATE OR REPLACE FUNCTION mark_escrowed(refs uuid[], object_name text) RETURNS uuid[]
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $body$
+BEGIN
     UPDATE audit_user SET escrow = object_name
-    WHERE subject_ref = ANY (refs) AND escrow IS NULL
+    WHERE subject_ref = ANY (refs) AND escrow IS NULL AND wrapped_key IS NOT NULL;
+    RETURN ARRAY(SELECT subject_ref FROM audit_user
+                 WHERE subject_ref = ANY (refs) AND wrapped_key IS NULL ORDER BY subject_ref);
+END
 $body$;
 ALTER FUNCTION mark_escrowed(uuid[], text) OWNER TO audit_owner;
 REVOKE ALL ON FUNCTION mark_escrowed(uuid[], text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION mark_escrowed(uuid[], text) TO audit_writer;
 COMMENT ON FUNCTION mark_escrowed(uuid[], text) IS
-    'Remembers which vault object holds a copy of the keys; the first one named stays.';
+    'Remembers which vault object holds a copy of the keys; the first one named stays. Returns those that were erased meanwhile: the object must be rewritten without them.';
+
+CREATE OR REPLACE FUNCTION unescrowed_keys(at_most integer) RETURNS SETOF uuid
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $body$
+    SELECT subject_ref FROM audit_user WHERE escrow IS NULL AND wrapped_key IS NOT NULL LIMIT at_most
+$body$;
+ALTER FUNCTION unescrowed_keys(integer) OWNER TO audit_owner;
+REVOKE ALL ON FUNCTION unescrowed_keys(integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION unescrowed_keys(integer) TO audit_writer;
+COMMENT ON FUNCTION unescrowed_keys(integer) IS
+    'Living keys that no vault object is remembered for: they must be there before the key journal is cut.';
+
+CREATE OR REPLACE FUNCTION erasures_since(applied bigint) RETURNS TABLE (
+    subject_hash bytea, subject_ref uuid, erased_at timestamptz
+) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $body$
+    SELECT subject_hash, subject_ref, erased_at FROM audit_user WHERE erasure_epoch > applied
+$body$;
+ALTER FUNCTION erasures_since(bigint) OWNER TO audit_owner;
+REVOKE ALL ON FUNCTION erasures_since(bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION erasures_since(bigint) TO audit_writer;
+COMMENT ON FUNCTION erasures_since(bigint) IS
+    'Subjects whose keys a worker must drop that has applied erasures up to this epoch.';
+
+CREATE OR REPLACE FUNCTION subject_is_erased(ref uuid) RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $body$
+    SELECT EXISTS (SELECT FROM audit_user WHERE subject_ref = ref AND wrapped_key IS NULL)
+$body$;
+ALTER FUNCTION subject_is_erased(uuid) OWNER TO audit_owner;
+REVOKE ALL ON FUNCTION subject_is_erased(uuid) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION subject_is_erased(uuid) TO audit_writer, audit_redactor;
+COMMENT ON FUNCTION subject_is_erased(uuid) IS
+    'Whether a subject''s key was destroyed: an event of theirs that comes again hashes otherwise, so its id alone makes it a duplicate.';
 
 CREATE INDEX IF NOT EXISTS audit_user_escrow ON audit_user (escrow) WHERE escrow IS NOT NULL;
 CREATE OR REPLACE FUNCTION newest_escrow() RETURNS text
@@ -180,6 +224,10 @@ BEGIN
         ORDER BY hash, generation
     LOOP
         CONTINUE WHEN EXISTS (SELECT FROM audit_user WHERE subject_ref = entry.ref);
+        -- A copy that an erasure did not find (written by a worker that was stopped meanwhile) opens
+        -- nothing again.
+        CONTINUE WHEN EXISTS (SELECT FROM audit_user WHERE subject_hash = entry.hash
+                              AND erased_at >= entry.occurred_at);
         -- Where a key made since the rollback stands in its place, it follows as a generation of
         -- its own: the blobs of both must open.
         INSERT INTO audit_user

@@ -23,6 +23,8 @@ from sinks.archive_objects import ArchiveObjects, ReadLedger
 from sinks.buckets import check_buckets
 from sinks.s3 import S3, Lock, LockMode
 
+_HURRY_S = 15.0
+_HURRY_AGE_S = 0.5
 MIB = 1024 * 1024
 
 
@@ -94,6 +96,7 @@ class ArchiveDestination:
         self._held_max_bytes = held_max_bytes
         self._clock = clock
         self._now = now
+        self._hurry_until = float("-inf")
         self._logs: dict[int, _Log] = {}
         self._forgotten: set[int] = set()  # since the last write began
         self._unreported: dict[int, int] = {}
@@ -127,6 +130,10 @@ class ArchiveDestination:
     def held_bytes(self) -> int:
         """Bytes of all leaves held, before compression."""
         return sum(log.held_bytes for log in self._logs.values())
+
+    def hurry(self) -> None:
+        """Let leaves gather for a moment only, for a while: an erasure waits for the archive."""
+        self._hurry_until = self._clock() + _HURRY_S
 
     def forget(self, log_id: int) -> None:
         """Drop what is held of a log; a put in flight for it changes nothing here any more."""
@@ -197,7 +204,9 @@ class ArchiveDestination:
             return 0.0
         if not len(log.open):
             return None
-        return max(log.open.opened_at_s + self._max_age_s - self._clock(), 0.0)
+        now = self._clock()
+        age_s = min(self._max_age_s, _HURRY_AGE_S) if now < self._hurry_until else self._max_age_s
+        return max(log.open.opened_at_s + age_s - now, 0.0)
 
     def _buffer(self, name: LogName, first_leaf: int) -> ArchiveBuffer:
         return ArchiveBuffer(

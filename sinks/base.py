@@ -39,6 +39,12 @@ class ReusedIds(AuditTrailError):
         self.events = events
 
 
+class StaleKeys(AuditTrailError):
+    """A batch was sealed before an erasure that the ledger knows of: prepare the same records again.
+    Nothing of the call was stored.
+    """
+
+
 class Ledger(Protocol):
     """The commit point: rows, leaves, log heads and positions in one transaction.
 
@@ -67,6 +73,7 @@ class Ledger(Protocol):
 
         Raises:
             ReusedIds: See there.
+            StaleKeys: See there.
             OutOfPosition: A batch begins after its log's ``next_offset``. Nothing was stored.
             ChainBroken: The head is not of the log that the batch names. Nothing was stored.
             Unavailable: Nothing is known; write the same batches later.

@@ -19,7 +19,15 @@ from pipeline.domain.errors import ChainBroken, OutOfPosition
 from pipeline.domain.records import LogHead, PreparedBatch, RecordBatch, WriteOutcome
 from pipeline.logging import log_event
 from pipeline.metrics import Metrics
-from sinks.base import Feed, Ledger, PartitionControl, Prepare, PublishDeadLetters, ReusedIds
+from sinks.base import (
+    Feed,
+    Ledger,
+    PartitionControl,
+    Prepare,
+    PublishDeadLetters,
+    ReusedIds,
+    StaleKeys,
+)
 from sinks.burial import Burial
 from sinks.flight import DeliveryLimits, Flight, Lane, any_of, merge
 from sinks.outage import NoLongerWanted, Outages
@@ -28,6 +36,7 @@ log = logging.getLogger(__name__)
 
 _PACE_S = 0.01  # between two looks at a healthy follower that is nearly full
 _PACE_MAX_S = 1.0  # at once
+_STALE_S = 0.1
 
 
 class Delivery:
@@ -189,6 +198,29 @@ class Delivery:
             records, dead = len(flight.batch.records), len(batch.dead)
             await self._burial.hold_if_rotten(flight, records=records, dead=dead)
 
+    async def _prepare_again(self, flights: Sequence[Flight]) -> None:
+        """A person was erased since these were sealed: the same records with the keys as they are now.
+        Their dead letters are acknowledged again, under the keys that they have.
+        """
+        await self._sleep(
+            _STALE_S
+        )  # the lease is renewed each second, and applies the erasure then
+        live = [flight for flight in flights if flight.lane.active and flight.prepared is not None]
+        log_event(log, "batches_sealed_again", batches=len(live))
+        try:
+            batches = [(flight.batch, flight.lane.head) for flight in live]
+            prepared = await self._outages.through(
+                partial(self._preparer.prepare, batches),
+                wanted=any_of([flight.lane for flight in live]),
+            )
+        except NoLongerWanted:
+            return
+        for flight, batch in zip(live, prepared, strict=True):
+            flight.prepared = batch
+        if not await self._burial.bury_prepared(live):
+            for flight in live:
+                flight.prepared = None
+
     # --- writing ---
 
     async def _write(self, flights: Sequence[Flight]) -> None:
@@ -202,6 +234,8 @@ class Delivery:
                 lanes = [lane for lane, _batch in live]
                 if not await self._burial.bury_reused(lanes, flights, reused):
                     return None
+            except StaleKeys:
+                await self._prepare_again(flights)
             except OutOfPosition as ahead:
                 self._read_again(live, ahead)
             except ChainBroken as broken:

@@ -96,6 +96,11 @@ def any_of(lanes: Sequence[Lane]) -> Callable[[], bool]:
     return lambda: any(lane.active for lane in lanes)
 
 
+def _older(one: int | None, other: int | None) -> int | None:
+    known = [epoch for epoch in (one, other) if epoch is not None]
+    return min(known, default=None)
+
+
 def merge(flights: Iterable[Flight]) -> list[tuple[Lane, PreparedBatch]]:
     """One batch per lane: what follows without a gap is one transaction's one batch."""
     merged: dict[int, tuple[Lane, PreparedBatch]] = {}
@@ -110,6 +115,7 @@ def merge(flights: Iterable[Flight]) -> list[tuple[Lane, PreparedBatch]]:
                 end_offset=batch.end_offset,
                 events=before.events + batch.events,
                 dead=before.dead + batch.dead,
+                erasure_epoch=_older(before.erasure_epoch, batch.erasure_epoch),
             )
         merged[id(flight.lane)] = (flight.lane, batch)
     return list(merged.values())

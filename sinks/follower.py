@@ -106,6 +106,16 @@ class Follower:
             self._destination.forget(log_id)
             self._wake.set()
 
+    def start_afresh(self) -> None:
+        """Drop what is in memory, opened values with it, and go on from the ledger."""
+        for feed in list(self._feeds.values()):
+            if feed.alert is None:
+                self.assign(LogHead(feed.log_id, feed.name, feed.head_size, next_offset=0))
+
+    def wake(self) -> None:
+        """Look again what is due."""
+        self._wake.set()
+
     def offer(self, fresh: LeafRange) -> None:
         """The ledger has these leaves. Kept if they fit; read from the ledger later if not."""
         feed = self._feeds.get(fresh.log_id)

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from pipeline.domain.errors import Unavailable
 from pipeline.domain.records import LeafRange, SealedEvent
 from pipeline.native import native, runs
 from sinks.backoff import Backoff
@@ -49,7 +50,9 @@ class IndexObserver(Protocol):
 class IndexDestination:
     """The search index as a follower's destination; see ``sinks.base.Destination``.
 
-    Up to ``in_flight`` requests of one ``write`` are under way at once.
+    Up to ``in_flight`` requests of one ``write`` are under way at once. ``keys_epoch`` gives the epoch of
+    the keys in memory, or raises ``Unavailable`` while none may be used: values that were opened with
+    keys of an earlier one are not sent.
     """
 
     name = "index"
@@ -65,6 +68,7 @@ class IndexDestination:
         retry_first_s: float,
         retry_max_s: float,
         in_flight: int = 2,
+        keys_epoch: Callable[[], int] = lambda: 0,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._client = client
@@ -75,6 +79,7 @@ class IndexDestination:
         self._retry_first_s = retry_first_s
         self._retry_max_s = retry_max_s
         self._in_flight = in_flight
+        self._keys_epoch = keys_epoch
         self._document_bytes = _DOCUMENT_BYTES
         self._sleep = sleep
 
@@ -84,11 +89,12 @@ class IndexDestination:
     async def write(self, ranges: Sequence[LeafRange]) -> Mapping[int, int]:
         """Index every leaf; see ``Destination.write``. Nothing is held back."""
         under_way: list[asyncio.Task[None]] = []
+        epoch = self._keys_epoch()
         try:
             async for chunks in self._bulks(ranges):
                 if len(under_way) >= self._in_flight:
                     await under_way.pop(0)
-                under_way.append(asyncio.ensure_future(self._store(chunks)))
+                under_way.append(asyncio.ensure_future(self._store(chunks, epoch)))
             while under_way:
                 await under_way.pop(0)
         finally:
@@ -174,13 +180,18 @@ class IndexDestination:
         body = self._documents.document(event, log, leaf) if stub is None else stub
         return Line(action.encode() + body + b"\n", index, event, log, leaf, stub is not None)
 
-    async def _store(self, chunks: Sequence[Chunk]) -> None:
+    def _check(self, epoch: int) -> None:
+        if self._keys_epoch() != epoch:
+            raise Unavailable("postgres", "a person was erased: the leaves are read again")
+
+    async def _store(self, chunks: Sequence[Chunk], epoch: int) -> None:
         """Send documents until each is there, in full or as a stub.
 
         Raises:
             Unavailable: The server does not answer, or has no room after several tries.
         """
         body = b"".join([chunk.text for chunk in chunks])
+        self._check(epoch)
         first = await self._client.bulk(body)
         if not first.errors:
             return
@@ -204,6 +215,7 @@ class IndexDestination:
             if throttled and attempt + 1 < _TRIES:
                 self._observer.index_retried(len(throttled))
                 await self._sleep(backoff.next_s())
+            self._check(epoch)
         raise unavailable(f"{len(lines)} documents not taken in {_TRIES} tries")
 
     async def _send(self, lines: list[Line]) -> list[Verdict]:

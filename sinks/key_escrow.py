@@ -56,7 +56,9 @@ class KeyEscrow:
         if entries:
             ordered = sorted(entries, key=lambda entry: entry.subject_ref)
             name = await self._vault.escrow(ordered)
-            await self._source.mark([entry.subject_ref for entry in ordered], name)
+            erased = await self._source.mark([entry.subject_ref for entry in ordered], name)
+            if erased:  # between reading and writing: no copy may outlive the key
+                await self._vault.drop(name, frozenset(erased))
         self._remember(set(refs))
 
     def _remember(self, refs: set[bytes]) -> None:

@@ -28,7 +28,7 @@ from pipeline.domain.records import (
     WriteOutcome,
 )
 from sinks import ledger_sql as sql
-from sinks.ledger_read import read_leaves
+from sinks.ledger_read import read_leaves, read_some_leaves
 from sinks.ledger_write import restore, store
 from sinks.rows import RowPacker
 
@@ -182,6 +182,21 @@ class PostgresLedger:
             if name is None:
                 name = self._head(await _fetch(connection, sql.HEAD, [log_id])).name
             return await read_leaves(connection, log_id, name, first_leaf, limit)
+
+    async def read_some(
+        self, log_id: int, indexes: Sequence[int]
+    ) -> tuple[LogName, list[tuple[int, SealedEvent]]]:
+        """The log's name, and its leaves with these indexes, ascending, ``opened`` empty.
+
+        Raises:
+            ChainBroken: A row is missing, or is not what its leaf was made of.
+            Unavailable: Ask again later.
+        """
+        async with self._reads.session() as connection:
+            name = self._names.get(log_id)
+            if name is None:
+                name = self._head(await _fetch(connection, sql.HEAD, [log_id])).name
+            return name, await read_some_leaves(connection, log_id, name, indexes)
 
     async def head(self, log_id: int) -> LogHead:
         """See ``sinks.base.Ledger``."""

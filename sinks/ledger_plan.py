@@ -6,7 +6,7 @@ that arrives twice, or is cut differently, gives each record one fate. Both ledg
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.domain.errors import ChainBroken, OutOfPosition
@@ -156,10 +156,15 @@ def _portion(batch: PreparedBatch, position: int) -> Portion:
     return portion
 
 
-def sift(planned: Sequence[Portion], stored: Mapping[bytes, bytes]) -> None:
+def sift(
+    planned: Sequence[Portion],
+    stored: Mapping[bytes, bytes],
+    erased: Collection[bytes] = frozenset(),
+) -> None:
     """Take out of the portions what the ledger, or an earlier event of the call, has already.
 
-    ``stored`` maps event ids to leaf hashes. Nothing is changed when ids are reused.
+    ``stored`` maps event ids to leaf hashes; of those in ``erased`` the id alone makes a duplicate, since
+    the same event is sealed otherwise now. Nothing is changed when ids are reused.
 
     Raises:
         ReusedIds: Events whose id is there with another hash.
@@ -174,7 +179,7 @@ def sift(planned: Sequence[Portion], stored: Mapping[bytes, bytes]) -> None:
             if held is None:
                 known[event.event_id] = event.leaf_hash
                 fresh.append(event)
-            elif held != event.leaf_hash:
+            elif held != event.leaf_hash and event.event_id not in erased:
                 reused.setdefault(portion.batch.name, []).append(event)
         kept.append(fresh)
     if reused:

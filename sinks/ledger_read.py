@@ -7,6 +7,7 @@ compared with its leaf.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -62,6 +63,37 @@ async def read_leaves(
             for index, leaf_hash, _time in leaves
         ],
     )
+
+
+async def read_some_leaves(
+    connection: PostgresConnection, log_id: int, name: LogName, indexes: Sequence[int]
+) -> list[tuple[int, SealedEvent]]:
+    """The leaves of one log with these indexes, ascending; those that it does not have are left out.
+
+    Raises:
+        ChainBroken: A row is missing, or is not what its leaf was made of.
+    """
+    cursor = connection.cursor(binary=True)
+    await cursor.execute(sql.SOME_LEAVES, [log_id, list(indexes)])
+    leaves = await cursor.fetchall()
+    if not leaves:
+        return []
+    times = [_TIME(time)[0] for _index, _hash, time in leaves]
+    months = (
+        (min(times) + POSTGRES_EPOCH_US) / 1e6 - 1,
+        (max(times) + POSTGRES_EPOCH_US) / 1e6 + 1,
+    )
+    wanted = (log_id, [index for index, _hash, _time in leaves], *months)
+    await cursor.execute(sql.SOME_EVENTS, wanted)
+    events = {row[0]: row for row in await cursor.fetchall()}
+    await cursor.execute(sql.SOME_BLOBS, wanted)
+    blobs: dict[int, list[SealedBlob]] = {}
+    for index, subject_ref, nonce, ciphertext in await cursor.fetchall():
+        blobs.setdefault(index, []).append(SealedBlob(subject_ref, nonce, ciphertext))
+    return [
+        (index, _event(name, index, leaf_hash, events.get(index), blobs.get(index, [])))
+        for index, leaf_hash, _time in leaves
+    ]
 
 
 def _event(

@@ -40,6 +40,20 @@ SELECT * FROM unnest(%s::integer[], %s::bigint[], %s::bigint[], %s::bigint[], %s
     %s::integer[], %s::integer[], %s::bigint[], %s::boolean[])
 """
 
+# A statement of its own, after the heads are locked: it sees an erasure that was committed while they
+# were waited for.
+ERASURE_EPOCH = "SELECT epoch FROM erasure_state"
+
+# Stored events of these ids that name a subject who was erased since, or nobody.
+EVENTS_OF_ERASED = """
+SELECT uuid_send(leaves.event_id)
+FROM leaves JOIN audit_logs USING (log_id, leaf_index, occurred_at)
+WHERE leaves.event_id = ANY (%s) AND EXISTS (
+    SELECT FROM json_object_keys(audit_logs.event -> 'sealed') AS ref
+    WHERE ref = '00000000-0000-0000-0000-000000000000' OR subject_is_erased(ref::uuid)
+)
+"""
+
 STORED_HASHES = "SELECT uuid_send(event_id), leaf_hash FROM leaves WHERE event_id = ANY (%s)"
 
 ENSURE_MONTH = "SELECT ensure_month(to_timestamp(%s))"
@@ -76,6 +90,29 @@ ORDER BY leaf_index
 READ_BLOBS = """
 SELECT leaf_index, uuid_send(subject_ref), nonce, ciphertext FROM audit_blobs
 WHERE log_id = %s AND leaf_index >= %s AND leaf_index < %s
+    AND occurred_at >= to_timestamp(%s) AND occurred_at <= to_timestamp(%s)
+ORDER BY leaf_index, subject_ref
+"""
+
+# Leaves here and there: of a person, of a repair.
+SOME_LEAVES = """
+SELECT leaf_index, leaf_hash, timestamptz_send(occurred_at) FROM leaves
+WHERE log_id = %s AND leaf_index = ANY (%s) ORDER BY leaf_index
+"""
+
+SOME_EVENTS = """
+SELECT leaf_index,
+    int8send(source_offset) || timestamptz_send(occurred_at) || timestamptz_send(stored_at)
+        || timestamptz_send(broker_timestamp) || int4send(schema_id) || uuid_send(event_id) AS fixed,
+    uuid_send(actor_ref) AS actor_ref, family, json_send(event) AS canonical
+FROM audit_logs
+WHERE log_id = %s AND leaf_index = ANY (%s)
+    AND occurred_at >= to_timestamp(%s) AND occurred_at <= to_timestamp(%s)
+"""
+
+SOME_BLOBS = """
+SELECT leaf_index, uuid_send(subject_ref), nonce, ciphertext FROM audit_blobs
+WHERE log_id = %s AND leaf_index = ANY (%s)
     AND occurred_at >= to_timestamp(%s) AND occurred_at <= to_timestamp(%s)
 ORDER BY leaf_index, subject_ref
 """

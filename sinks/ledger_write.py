@@ -17,6 +17,7 @@ from pipeline.domain.logs import LogName
 from pipeline.domain.records import LeafRange, LogHead, PreparedBatch, WriteOutcome
 from sinks import ledger_sql as sql
 from sinks import rows
+from sinks.base import ReusedIds, StaleKeys
 from sinks.ledger_plan import (
     HeadState,
     Portion,
@@ -42,7 +43,10 @@ async def store(
         psycopg.errors.CheckViolation: Without a constraint's name: a month has no partition.
         psycopg.Error: As the driver gives it; the transaction is open and failed.
     """
-    heads, now_us = await _begin(connection, {batch.log_id for batch in batches})
+    heads, now_us, epoch = await _begin(connection, {batch.log_id for batch in batches})
+    if any(batch.erasure_epoch not in (None, epoch) for batch in batches):
+        await connection.execute("ROLLBACK")
+        raise StaleKeys("sealed before an erasure")
     planned = portions(batches, heads)
     place(planned, heads)
     await _copy_leaves(connection, planned, heads)
@@ -59,7 +63,7 @@ async def restore(
     connection: PostgresConnection, packer: rows.RowPacker, leaves: LeafRange, *, next_offset: int
 ) -> LogHead:
     """Store leaves of the archive again, as they were; see ``PostgresLedger.restore``."""
-    heads, _now_us = await _begin(connection, {leaves.log_id})
+    heads, _now_us, _epoch = await _begin(connection, {leaves.log_id})
     planned = restoration(leaves, next_offset, heads)
     try:
         pieces = rows.leaves(leaves.log_id, leaves.first_leaf, leaves.events)
@@ -78,12 +82,16 @@ async def restore(
 
 async def _begin(
     connection: PostgresConnection, log_ids: set[int]
-) -> tuple[dict[int, HeadState], int]:
-    """Open the transaction, lock the heads in the order of their ids; the transaction's time."""
+) -> tuple[dict[int, HeadState], int, int]:
+    """Open the transaction, lock the heads in the order of their ids; the transaction's time, and the
+    epoch of erasures, which does not change for what this transaction stores: an erasure locks the heads
+    after it has raised it.
+    """
     async with connection.pipeline():
         await connection.execute("BEGIN")
         cursor = connection.cursor(binary=True)
         await cursor.execute(sql.LOCK_HEADS, [sorted(log_ids)])
+        epochs = await connection.execute(sql.ERASURE_EPOCH)
         await connection.execute("SAVEPOINT before_copy")
     found = await cursor.fetchall()
     heads = {}
@@ -96,7 +104,8 @@ async def _begin(
             frontier=frontier,
             root=root,
         )
-    return heads, found[0][-1] if found else 0
+    (epoch,) = await epochs.fetchone() or (0,)
+    return heads, found[0][-1] if found else 0, epoch
 
 
 async def _copy_leaves(
@@ -120,9 +129,21 @@ async def _copy_leaves(
         ids = [UUID(bytes=event.event_id) for portion in planned for event in portion.events]
         cursor = connection.cursor(binary=True)
         await cursor.execute(sql.STORED_HASHES, [ids])
-        sift(planned, dict(await cursor.fetchall()))
+        await _sift(connection, planned, dict(await cursor.fetchall()))
         place(planned, heads)
     raise Unavailable("postgres", "other writers keep storing the same events")
+
+
+async def _sift(
+    connection: PostgresConnection, planned: Sequence[Portion], stored: dict[bytes, bytes]
+) -> None:
+    try:
+        sift(planned, stored)
+    except ReusedIds as reused:
+        ids = [UUID(bytes=one.event_id) for several in reused.events.values() for one in several]
+        cursor = connection.cursor(binary=True)
+        await cursor.execute(sql.EVENTS_OF_ERASED, [ids])
+        sift(planned, stored, {event_id for (event_id,) in await cursor.fetchall()})
 
 
 def _leaf_there(planned: Sequence[Portion]) -> ChainBroken:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from pipeline.domain.errors import ChainBroken
+from pipeline.domain.logs import LogName
 from pipeline.domain.records import LeafRange, SealedEvent
 from pipeline.keys.seal import open_blob
 from pipeline.keys.subjects import SubjectKey, SubjectKeys
@@ -24,16 +26,20 @@ class BlobOpener:
             ChainBroken: A blob does not open under its subject's key.
             Unavailable: The database does not answer; ask again later.
         """
-        refs = {UUID(bytes=blob.subject_ref) for event in leaves.events for blob in event.blobs}
+        await self.open_some(leaves.name, list(enumerate(leaves.events, leaves.first_leaf)))
+        return leaves
+
+    async def open_some(self, name: LogName, leaves: Sequence[tuple[int, SealedEvent]]) -> None:
+        """Leaves here and there, each with its index; raises as a call does."""
+        refs = {UUID(bytes=blob.subject_ref) for _leaf, event in leaves for blob in event.blobs}
         keys = await self._keys.by_ref(refs) if refs else {}
         by_bytes = {ref.bytes: key for ref, key in keys.items()}
-        for index, event in enumerate(leaves.events, leaves.first_leaf):
-            event.opened = self._open(leaves, index, event, by_bytes)
-        return leaves
+        for index, event in leaves:
+            event.opened = self._open(name, index, event, by_bytes)
 
     @staticmethod
     def _open(
-        leaves: LeafRange, index: int, event: SealedEvent, keys: dict[bytes, SubjectKey]
+        name: LogName, index: int, event: SealedEvent, keys: dict[bytes, SubjectKey]
     ) -> dict[str, Any]:
         opened: dict[str, Any] = {}
         for blob in event.blobs:
@@ -44,6 +50,6 @@ class BlobOpener:
                 opened.update(open_blob(key, event.event_id, blob))
             except ValueError as error:
                 raise ChainBroken(
-                    str(leaves.name), f"leaf {index}: {error}; it was changed in the database"
+                    str(name), f"leaf {index}: {error}; it was changed in the database"
                 ) from None
         return opened

@@ -24,6 +24,11 @@ _RESUME = """
 UPDATE partition_pause SET resumed_at = now()
 WHERE topic = %s AND partition = %s AND resumed_at IS NULL
 """
+# ``cut before``: as the command says that was carried out before the database was restored.
+_DELETED_BELOW = """
+SELECT max((steps -> step -> 'deleted_below' ->> %s)::bigint)
+FROM redaction_request, unnest(ARRAY['topics', 'cut before']) AS step
+"""
 _HEADS = """
 SELECT log_id, name, size, next_offset, root, updated_at FROM log_heads
 ORDER BY topic, partition, epoch
@@ -110,6 +115,15 @@ class Operations:
         async with self._connection.session() as connection:
             cursor = await connection.execute(_RESUME, [topic, partition])
             return cursor.rowcount == 1
+
+    async def deleted_below(self, topic: str, partition: int) -> int:
+        """Up to where erasures deleted the records of a partition, the ledger and the archive having
+        them; 0: they did not.
+        """
+        async with self._connection.session() as connection:
+            cursor = await connection.execute(_DELETED_BELOW, [f"{topic}/{partition}"])
+            (offset,) = await cursor.fetchone() or (None,)
+            return int(offset or 0)
 
     async def heads(self) -> list[HeadRow]:
         """Every log."""

@@ -29,7 +29,7 @@ from pipeline.domain.records import (
 )
 from pipeline.keys.seal import seal
 from pipeline.keys.subjects import UNATTRIBUTED as UNATTRIBUTED_TYPE
-from pipeline.keys.subjects import SubjectKey, SubjectKeys
+from pipeline.keys.subjects import Subject, SubjectKey, SubjectKeys
 from sinks.compiled import CompiledSealer, Keyless
 from sinks.judging import Judge, Judged
 
@@ -39,9 +39,10 @@ _STEP = 200  # records after which other tasks get their turn: a few millisecond
 class _Going:
     """A batch on its way through: a place for each accepted event, in the order of offsets."""
 
-    __slots__ = ("batch", "dead", "events", "family", "head", "keyless", "waiting")
+    __slots__ = ("batch", "dead", "epoch", "events", "family", "head", "keyless", "waiting")
 
-    def __init__(self, batch: RecordBatch, head: LogHead) -> None:
+    def __init__(self, batch: RecordBatch, head: LogHead, epoch: int | None) -> None:
+        self.epoch = epoch
         self.batch = batch
         self.head = head
         self.family = family_of(batch.topic)
@@ -68,7 +69,9 @@ class _Going:
         if self.waiting or self.keyless:  # else there is an event at every place
             events = [event for event in events if event is not None]
         start, end = self.batch.start_offset, self.batch.end_offset
-        return PreparedBatch(self.head.log_id, self.head.name, start, end, events, self.dead)
+        return PreparedBatch(
+            self.head.log_id, self.head.name, start, end, events, self.dead, self.epoch
+        )
 
 
 class Preparer:
@@ -92,6 +95,9 @@ class Preparer:
             if keys.ring is not None
             else None
         )
+        # Raises ``Unavailable`` while the keys in memory must not be used; gives the epoch of erasures
+        # that they are of.
+        self.lease_epoch: Callable[[], int] | None = None
         # Asks the database for the tenants (``know_tenants``), at most once in a ``prepare``: an event
         # of a tenant that was added before the event was published is no dead letter.
         self.look_for_tenants: Callable[[], Awaitable[None]] | None = None
@@ -109,20 +115,24 @@ class Preparer:
         New subjects of all batches get their keys in one go, which waits for two servers.
 
         Raises:
-            Unavailable: The registry, the database or the journal does not answer; call again.
+            Unavailable: The registry, the database or the journal does not answer, or the lease on keys
+                ended; call again.
         """
         known = self._judge.tenants
-        under_way = [await self._go_through(batch, head) for batch, head in batches]
+        # Before the first key is looked at: an erasure that is applied while this goes on makes the
+        # ledger refuse the batches.
+        epoch = self.lease_epoch() if self.lease_epoch is not None else None
+        under_way = [await self._go_through(batch, head, epoch) for batch, head in batches]
         if self.look_for_tenants and any(going.names_unknown_tenant for going in under_way):
             await self.look_for_tenants()
             if self._judge.tenants != known:
-                under_way = [await self._go_through(batch, head) for batch, head in batches]
+                under_way = [await self._go_through(batch, head, epoch) for batch, head in batches]
         await self._seal_waiting(under_way)
         return [going.done() for going in under_way]
 
-    async def _go_through(self, batch: RecordBatch, head: LogHead) -> _Going:
+    async def _go_through(self, batch: RecordBatch, head: LogHead, epoch: int | None) -> _Going:
         """Decode and judge every record, and seal those whose keys are in memory."""
-        going = _Going(batch, head)
+        going = _Going(batch, head, epoch)
         for start in range(0, len(batch.records), _STEP):
             await asyncio.sleep(0)
             records = batch.records[start : start + _STEP]
@@ -180,18 +190,15 @@ class Preparer:
         """Find or make all the keys that are not in memory at once, and seal the events in their
         places.
         """
-        wanted = {
-            subject: judged.occurred_at_us
-            for going in under_way
-            for _place, judged in going.waiting
-            for subject, _values in judged.owned
-        }
-        wanted |= {
-            subject: keyless.occurred_at_us
-            for going in under_way
-            for _place, _record, keyless in going.keyless
-            for subject in keyless.subjects
-        }
+        # The newest event of each: a subject that was erased opens a new key only for what came later.
+        wanted: dict[Subject, int] = {}
+        for going in under_way:
+            for _place, judged in going.waiting:
+                for subject, _values in judged.owned:
+                    _note_newest(wanted, subject, judged.occurred_at_us)
+            for _at, _record, keyless in going.keyless:
+                for subject in keyless.subjects:
+                    _note_newest(wanted, subject, keyless.occurred_at_us)
         found = await self._keys.resolve(wanted) if wanted else {}
         for going in under_way:
             await self._seal_keyless(going)
@@ -219,8 +226,13 @@ class Preparer:
                 going.events[place] = fate
 
 
+def _note_newest(wanted: dict[Subject, int], subject: Subject, occurred_at_us: int) -> None:
+    wanted[subject] = max(occurred_at_us, wanted.get(subject, occurred_at_us))
+
+
 def _seal(family: str, judged: Judged, keys: Sequence[SubjectKey | None]) -> SealedEvent:
-    """One accepted event, sealed; a subject without a key was erased.
+    """One accepted event, sealed; a subject without a key was erased, or one that came back was when
+    this happened.
 
     Raises:
         InvalidRecord: ``control_character``.
@@ -228,7 +240,9 @@ def _seal(family: str, judged: Judged, keys: Sequence[SubjectKey | None]) -> Sea
     sealed = []
     opened: Flat = {}
     actor_ref = None
-    for (subject, values), key in zip(judged.owned, keys, strict=True):
+    for (subject, values), known in zip(judged.owned, keys, strict=True):
+        is_erased = known is not None and judged.occurred_at_us <= known.erased_until_us
+        key = None if is_erased else known
         sealed.append((key, values))
         if key is not None:
             opened = {**opened, **values} if opened else values

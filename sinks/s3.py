@@ -157,6 +157,12 @@ class S3:
 
         return await self.call(get, missing=_NOT_THERE)
 
+    async def delete(self, bucket: str, key: str) -> None:
+        """Remove an object of a bucket without versions; one that is gone is fine. Raises as ``call``."""
+        await self.call(
+            partial(self.client.delete_object, Bucket=bucket, Key=key), missing=_NOT_THERE
+        )
+
     async def keys(self, bucket: str, prefix: str, *, after: str = "") -> AsyncIterator[str]:
         """Keys under a prefix in order, from beyond ``after`` on. Raises as ``call``."""
         last = after

@@ -14,14 +14,15 @@ from uuid import UUID
 from pipeline.db.connection import CONFLICTS, Connection
 from pipeline.domain.errors import Unavailable
 from pipeline.domain.escrow import EscrowEntry
-from pipeline.keys.subjects import StoredKey
+from pipeline.keys.subjects import NEVER_ERASED, StoredKey
 
 CONFLICT_TRIES = 5
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _SUBJECT_KEYS = """
-SELECT subject_hash, generation, subject_ref, tenant, wrapped_key, created, escrowed
+SELECT subject_hash, generation, subject_ref, tenant, wrapped_key, created, escrowed,
+    erased_until
 FROM subject_keys(%s::bytea[], %s::text[], %s::text[], %s::uuid[], %s::bytea[], %s::timestamptz[])
 """
 _BY_REF = """
@@ -30,6 +31,7 @@ SELECT subject_hash, generation, subject_ref, tenant, id_type, wrapped_key, firs
 FROM subject_keys_by_ref(%s::uuid[])
 """
 _MARK = "SELECT mark_escrowed(%s::uuid[], %s)"
+_UNESCROWED = "SELECT * FROM unescrowed_keys(%s)"
 _RESTORE = """
 SELECT restore_subject_keys(%s::bytea[], %s::integer[], %s::text[], %s::text[], %s::uuid[],
     %s::bytea[], %s::timestamptz[])
@@ -118,7 +120,14 @@ class SubjectStore:
             try:
                 async with self._connection.session(*CONFLICTS) as connection:
                     cursor = await connection.cursor(binary=True).execute(_SUBJECT_KEYS, columns)
-                    return [StoredKey(*row) for row in await cursor.fetchall()]
+                    return [
+                        StoredKey(
+                            *(subject_hash, generation, ref, tenant, wrapped_key, created, escrowed),
+                            NEVER_ERASED if until is None else _us(until),
+                        )
+                        for subject_hash, generation, ref, tenant, wrapped_key, created, escrowed,
+                        until in await cursor.fetchall()
+                    ]  # fmt: skip
             except CONFLICTS:
                 continue
         raise Unavailable("postgres", "the subject keys are locked")
@@ -153,10 +162,18 @@ class SubjectStore:
                 if escrow is None
             ]  # fmt: skip
 
-    async def mark(self, refs: Collection[bytes], name: str) -> None:
+    async def mark(self, refs: Collection[bytes], name: str) -> Collection[bytes]:
         """See ``pipeline.domain.escrow.EscrowSource``."""
         async with self._connection.session() as connection:
-            await connection.execute(_MARK, [[UUID(bytes=ref) for ref in refs], name])
+            cursor = await connection.execute(_MARK, [[UUID(bytes=ref) for ref in refs], name])
+            (erased,) = await cursor.fetchone() or ([],)
+            return [ref.bytes for ref in erased]
+
+    async def unescrowed_refs(self, at_most: int) -> list[bytes]:
+        """Subjects with a living key that no vault object is remembered for. Raises ``Unavailable``."""
+        async with self._connection.session() as connection:
+            cursor = await connection.execute(_UNESCROWED, [at_most])
+            return [ref.bytes for (ref,) in await cursor.fetchall()]
 
     async def newest_escrow(self) -> str | None:
         """The newest vault object that holds keys of this database. Raises ``Unavailable``."""

@@ -30,6 +30,7 @@ from sinks.s3 import S3, Stored
 # S3 refuses a caller whose clock is off by more than 15 minutes, so the names of two workers are
 # in the wrong order only within 30.
 CLOCK_SKEW_US = 30 * 60 * 1_000_000
+_REWRITE_TRIES = 5
 
 
 class Vault:
@@ -100,6 +101,45 @@ class Vault:
             if stored is not None:
                 yield _tenant(stored)
 
+    async def drop(self, name: str, refs: frozenset[bytes]) -> int:
+        """Rewrite an escrow object without the keys of these subjects; how many it held. Durable on
+        return; an object without keys is removed.
+
+        Raises:
+            Unavailable: Call again; what was dropped stays dropped.
+            ConfigurationError: No permission, or not an escrow object.
+        """
+        for _try in range(_REWRITE_TRIES):
+            stored = await self._s3.get(self._bucket, name)
+            if stored is None:
+                return 0
+            held = _entries(stored)
+            left = [entry for entry in held if entry.subject_ref not in refs]
+            if len(left) == len(held):
+                return 0
+            if left:
+                done = await self._s3.put(
+                    self._bucket,
+                    name,
+                    encode_entries(left),
+                    content_type="application/jsonl",
+                    if_match=stored.etag,
+                )
+            else:
+                await self._s3.delete(self._bucket, name)
+                done = True
+            if done:
+                return len(held) - len(left)
+        raise Unavailable("s3", "an escrow object is rewritten by others all the time")
+
+    async def escrow_names(self, *, after_us: int) -> AsyncIterator[str]:
+        """The names of the objects that were written since, less ``CLOCK_SKEW_US``. Raises as
+        ``read_escrow``.
+        """
+        start = escrow_start(after_us - CLOCK_SKEW_US)
+        async for name in self._s3.keys(self._bucket, ESCROW_PREFIX, after=start):
+            yield name
+
     async def read_escrow(
         self, after: str | None = None
     ) -> AsyncIterator[tuple[str, list[EscrowEntry]]]:
@@ -119,10 +159,14 @@ class Vault:
             stored = await self._s3.get(self._bucket, name)
             if stored is None:
                 continue  # erased between listing and reading
-            try:
-                yield name, decode_entries(stored.body)
-            except ValueError as error:
-                raise ConfigurationError(f"vault object {name}: {error}") from None
+            yield name, _entries(stored)
+
+
+def _entries(stored: Stored) -> list[EscrowEntry]:
+    try:
+        return decode_entries(stored.body)
+    except ValueError as error:
+        raise ConfigurationError(f"vault object {stored.key}: {error}") from None
 
 
 def _tenant(stored: Stored) -> TenantEntry:

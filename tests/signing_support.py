@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import psycopg
+import pytest
 from prometheus_client import CollectorRegistry
 
 from pipeline.compliance.checkpoint_store import (
@@ -29,7 +31,7 @@ from pipeline.domain.logs import LogName
 from pipeline.domain.records import LogHead
 from pipeline.keys.note_keys import NoteSigner
 from sinks.ledger import PostgresLedger
-from tests.archive_support import Gateway
+from tests.archive_support import Gateway, open_gateway
 from tests.ledger_support import Database, a_batch, a_sealed_event
 
 ORIGIN = "audit.example.com/trail"
@@ -159,3 +161,49 @@ async def a_signer(
 
 
 LOCKED_UNTIL = NOW + timedelta(days=30)
+
+
+@pytest.fixture
+async def gateway(anyio_backend: str) -> AsyncIterator[Gateway]:
+    async with open_gateway() as gateway:
+        yield gateway
+
+
+def leaf_hashes(log: GrowingLog) -> list[bytes]:
+    rows = log.database.run(
+        "writer",
+        "SELECT leaf_hash FROM leaves WHERE log_id = %s ORDER BY leaf_index",
+        [log.head.log_id],
+    )
+    return [row[0] for row in rows]
+
+
+def copy_of(database: Database) -> Database:
+    """What a backup of now would give: another database with the same content."""
+    with psycopg.connect(database.urls["admin"], dbname="postgres", autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {database.name}_copy TEMPLATE {database.name}")
+    urls = {
+        role: psycopg.conninfo.make_conninfo(url, dbname=f"{database.name}_copy")
+        for role, url in database.urls.items()
+    }
+    return Database(f"{database.name}_copy", urls)
+
+
+@pytest.fixture
+def dropped(database: Database) -> Iterator[None]:
+    """A copy is dropped after the test."""
+    yield
+    with psycopg.connect(database.urls["admin"], dbname="postgres", autocommit=True) as admin:
+        admin.execute(f"DROP DATABASE IF EXISTS {database.name}_copy WITH (FORCE)")
+
+
+@pytest.fixture
+async def signed(
+    database: Database, gateway: Gateway
+) -> AsyncIterator[tuple[SignerOf, GrowingLog, GrowingLog]]:
+    """A signer, a log with a checkpoint of 300 leaves, and another log."""
+    log = await a_log(database, 300, name=a_name())
+    other = await a_log(database, 2, name=a_name())
+    async with a_signer(database, gateway) as of:
+        await of.signer.round()
+        yield of, log, other

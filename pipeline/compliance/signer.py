@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from time import monotonic
 
-from pipeline.compliance.log_signer import LogSigner, Outcome, RoundKeys
+from pipeline.compliance.log_signer import LogSigner, Outcome, RoundKeys, SignedState
 from pipeline.compliance.metrics import SignerMetrics
 from pipeline.compliance.signer_ledger import SignableHead, SignerLedger
 from pipeline.domain.errors import ChainBroken, Unavailable
@@ -123,48 +123,55 @@ class Signer:
         if head.size == 0 or state.proven == (head.size, head.root):
             return False
         state.proven = None
-        before = state.refused
         try:
-            done = await self._log_signer.sign(head, keys, lock)
-            for _ in range(OVERTAKEN_MAX):
-                if done.outcome is not Outcome.OVERTAKEN:
-                    break
-                done = await self._log_signer.sign(head, keys, lock)
+            done = await self._signed(head, keys, lock)
         except ChainBroken as error:
-            state.refused, state.waits_for = str(error), ""
-            self._behind(state, began)
-            if state.refused != before:  # once, not every half minute
-                log_event(
-                    log, "log_refused", level=logging.ERROR, log=str(head.name), why=str(error)
-                )
+            self._refuse(state, str(error), began)
             return False
         except Unavailable as error:
-            state.waits_for = error.what
-            self._behind(state, began)
-            self._metrics.outage(error.what)
-            log_event(
-                log,
-                "log_waits",
-                level=logging.WARNING,
-                log=str(head.name),
-                server=error.what,
-                why=str(error),
-            )
+            self._wait(state, error, began)
             return False
-        if before:
+        if state.refused:
             log_event(log, "log_accepted_again", log=str(head.name), leaves=head.size)
         state.refused = state.waits_for = ""
-        state.signed = done.size
+        state.size, state.signed = done.head.size, done.size
         if done.outcome is Outcome.SIGNED:
             self._metrics.signed(head.name.topic)
             state.uncovered_since = None
-        state.size = done.head.size
         if done.size == done.head.size:
             state.uncovered_since = None
             state.proven = (done.head.size, done.head.root)
         else:
             self._behind(state, began)
         return done.outcome is Outcome.SIGNED
+
+    async def _signed(self, head: SignableHead, keys: RoundKeys, lock: Lock) -> SignedState:
+        done = await self._log_signer.sign(head, keys, lock)
+        for _ in range(OVERTAKEN_MAX):
+            if done.outcome is not Outcome.OVERTAKEN:
+                break
+            done = await self._log_signer.sign(head, keys, lock)
+        return done
+
+    def _refuse(self, state: LogState, why: str, began: float) -> None:
+        if state.refused != why:  # once, not every half minute
+            log_event(log, "log_refused", level=logging.ERROR, log=str(state.name), why=why)
+        state.refused, state.waits_for = why, ""
+        self._behind(state, began)
+
+    def _wait(self, state: LogState, outage: Unavailable, began: float) -> None:
+        if state.waits_for != outage.what:
+            log_event(
+                log,
+                "log_waits",
+                level=logging.WARNING,
+                log=str(state.name),
+                server=outage.what,
+                why=str(outage),
+            )
+        state.waits_for = outage.what
+        self._metrics.outage(outage.what)
+        self._behind(state, began)
 
     def _behind(self, state: LogState, began: float) -> None:
         if state.uncovered_since is None:

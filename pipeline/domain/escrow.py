@@ -56,8 +56,9 @@ class EscrowSource(Protocol):
         """
         ...
 
-    async def mark(self, refs: Collection[bytes], name: str) -> None:
-        """Remember durably that the vault object ``name`` holds these keys; may be repeated.
+    async def mark(self, refs: Collection[bytes], name: str) -> Collection[bytes]:
+        """Remember durably that the vault object ``name`` holds these keys; may be repeated. Those that
+        were erased since they were read: the object must be rewritten without them.
 
         Raises:
             Unavailable: Nothing is known; the keys may be escrowed again, which is harmless.

@@ -22,7 +22,14 @@ REDACTIONS_TOPIC = "audit.redactions"
 SIGNALS_TOPIC = "audit.signals"
 ALERTS_TOPIC = "audit.alerts"
 
+TOMBSTONES = "tombstones"  # Faust's table of people who were erased
+
 FIRST_EPOCH = 1
+
+
+def changelog_topic(consumer_group: str) -> str:
+    """Where Faust keeps the tombstones: its own name for it, after the app's id."""
+    return f"{consumer_group}-{TOMBSTONES}-changelog"
 
 
 def subject_of(topic: str) -> str:

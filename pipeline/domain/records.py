@@ -149,7 +149,8 @@ class PreparedBatch:
     """A record batch after decode, judge and seal: what the ledger transaction takes.
 
     ``dead`` holds letters that are already acknowledged in the dead letter topic. Every offset from
-    ``start_offset`` to ``end_offset - 1`` is an event, a dead letter, or a hole.
+    ``start_offset`` to ``end_offset - 1`` is an event, a dead letter, or a hole. ``erasure_epoch``: the
+    erasures that were applied before its first event was sealed; None: nobody asks.
     """
 
     log_id: int
@@ -158,6 +159,7 @@ class PreparedBatch:
     end_offset: int
     events: list[SealedEvent]
     dead: list[DeadLetter] = field(default_factory=list)
+    erasure_epoch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,21 +20,24 @@ from typing import Any, TypeVar
 from agents.journal import read_journal
 from agents.producer import WorkerProducer
 from agents.recovery import Recovery
+from agents.tables import Tombstones
 from pipeline.codec.registry import SchemaRegistry
 from pipeline.domain.errors import ConfigurationError, Unavailable
 from pipeline.entrypoints.letter_keys import letter_keys
 from pipeline.entrypoints.preparing import check_registry, make_preparer, open_registry
 from pipeline.entrypoints.stores import FollowerMetrics, make_archive, make_index, make_objects
 from pipeline.keys.provider import load_provider
-from pipeline.keys.subjects import SubjectKeys
+from pipeline.keys.subjects import Erased, SubjectKeys
 from pipeline.logging import log_event
 from pipeline.metrics import Metrics
 from pipeline.native import native
 from pipeline.settings import Settings
 from sinks import bulk
+from sinks.archive import ArchiveDestination
 from sinks.archive_reader import ArchiveReader
 from sinks.backoff import Backoff
 from sinks.follower import Follower, FollowerSettings
+from sinks.leases import Lease, PostgresLeases
 from sinks.ledger import PostgresLedger
 from sinks.opening import BlobOpener
 from sinks.operations import Operations
@@ -61,6 +64,9 @@ class Parts:
     recovery: Recovery
     followers: Sequence[Follower]
     retention: dict[str, int]
+    leases: PostgresLeases
+    lease: Lease
+    tombstones: Tombstones
     openers: Sequence[Callable[[], Awaitable[None]]] = field(default=())
 
     def following(self) -> Iterator[tuple[str, Callable[[], Coroutine[Any, Any, None]]]]:
@@ -130,9 +136,12 @@ async def open_parts(settings: Settings, metrics: Metrics) -> AsyncIterator[Part
         ledger = PostgresLedger(url, timeout_s=timeout_s, late_after_s=settings.late_after_s)
         store = SubjectStore(url, timeout_s=timeout_s)
         operations = Operations(url, timeout_s=timeout_s)
-        for part in (ledger, store, operations):
+        leases = PostgresLeases(url)
+        for part in (ledger, store, operations, leases):
             stack.push_async_callback(part.close)
         await until_available(ledger.open, settings)
+        tombstones = Tombstones()
+        metrics.tombstones.set_function(lambda: float(len(tombstones)))
         producer = WorkerProducer(settings, letter_keys(store, provider))
         stack.push_async_callback(producer.close)
         keys = SubjectKeys(
@@ -142,6 +151,7 @@ async def open_parts(settings: Settings, metrics: Metrics) -> AsyncIterator[Part
             cache_size=settings.subject_cache_size,
             on_created=metrics.keys_created.inc,
             ring=None if native is None else native.KeyRing(),
+            tombstone_of=tombstones.erased_at_us,
         )
         registry = await open_registry(settings, stack)
         preparer = make_preparer(settings, registry, keys, operations.schemas)
@@ -150,7 +160,17 @@ async def open_parts(settings: Settings, metrics: Metrics) -> AsyncIterator[Part
         vault = Vault(objects, settings.s3_vault_bucket)
         archive = make_archive(settings, metrics, objects, vault, ledger, store, retention)
         stack.push_async_callback(archive.close)
-        client, index = make_index(settings, metrics)
+        followers: list[Follower] = []
+
+        lease = _make_lease(leases, keys, followers, archive, metrics)
+        tombstones.on_change = lease.hurry
+
+        def keys_epoch() -> int:
+            lease.check()
+            return lease.epoch
+
+        preparer.lease_epoch = keys_epoch
+        client, index = make_index(settings, metrics, keys_epoch)
         stack.push_async_callback(index.close)
         bounds = FollowerSettings(
             max_bytes=settings.follower_max_bytes,
@@ -161,7 +181,7 @@ async def open_parts(settings: Settings, metrics: Metrics) -> AsyncIterator[Part
         )
         observer = FollowerMetrics(metrics)
         opener = BlobOpener(keys)
-        followers = [
+        followers += [
             Follower(index, ledger, opener, observer, settings=bounds),
             Follower(archive, ledger, _unopened, observer, settings=bounds),
         ]
@@ -198,11 +218,38 @@ async def open_parts(settings: Settings, metrics: Metrics) -> AsyncIterator[Part
             recovery,
             followers,
             retention,
+            leases,
+            lease,
+            tombstones,
             openers=[open_index, archive.open],
         )
         preparer.look_for_tenants = parts.learn_tenants
         await until_available(parts.learn_tenants, settings)
+        await until_available(lease.renew, settings)
+        stack.push_async_callback(lease.end)
         yield parts
+
+
+def _make_lease(
+    leases: PostgresLeases,
+    keys: SubjectKeys,
+    followers: Sequence[Follower],
+    archive: ArchiveDestination,
+    metrics: Metrics,
+) -> Lease:
+    """What drops keys, and what was opened with them, once an erasure is heard of. ``followers`` are the
+    index's, and then those that take nothing opened.
+    """
+
+    def apply(erased: Sequence[Erased]) -> None:
+        metrics.keys_dropped.inc(keys.erase(erased))
+        for follower in followers[:1]:
+            follower.start_afresh()
+        archive.hurry()
+        for follower in followers[1:]:
+            follower.wake()
+
+    return Lease(leases, apply)
 
 
 async def until_available(call: Callable[[], Awaitable[_T]], settings: Settings) -> _T:

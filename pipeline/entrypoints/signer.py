@@ -184,6 +184,8 @@ async def _run(settings: Settings) -> None:
 
 def _row(state: LogState) -> Mapping[str, str | int]:
     word = "signed" if state.signed == state.size else "waits for the archive"
+    if state.size == 0:
+        word = "empty"
     if state.waits_for:
         word = f"waits for {state.waits_for}"
     return {

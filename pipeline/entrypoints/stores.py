@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import cast
 
 from elasticsearch import AsyncElasticsearch
@@ -98,7 +99,9 @@ def make_archive(
     )
 
 
-def make_index(settings: Settings, metrics: Metrics) -> tuple[AsyncElasticsearch, IndexDestination]:
+def make_index(
+    settings: Settings, metrics: Metrics, keys_epoch: Callable[[], int] = lambda: 0
+) -> tuple[AsyncElasticsearch, IndexDestination]:
     client = bulk.connect(
         settings.elasticsearch_url,
         username=settings.elasticsearch_username,
@@ -114,5 +117,6 @@ def make_index(settings: Settings, metrics: Metrics) -> tuple[AsyncElasticsearch
         bulk_max_bytes=settings.bulk_max_bytes,
         retry_first_s=settings.retry_first_s,
         retry_max_s=settings.retry_max_s,
+        keys_epoch=keys_epoch,
     )
     return client, destination

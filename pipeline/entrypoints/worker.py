@@ -22,8 +22,9 @@ from prometheus_client import CollectorRegistry
 
 import agents.fetching
 import agents.inflate
-from agents import ingest
+from agents import ingest, redaction
 from agents.app import AuditApp, make_app
+from agents.erasures import check_erasures
 from agents.identity import TopicFacts
 from agents.places import Waits
 from agents.positions import Positions
@@ -106,9 +107,10 @@ async def _run(settings: Settings) -> int:
             topics = TopicFacts(settings)
             stack.push_async_callback(topics.close)
             await until_available(topics.reach, settings)
+            await until_available(partial(check_erasures, settings, parts.leases), settings)
             positions, delivery, watch = _connect(settings, parts, topics, metrics, ending)
             app = await stack.enter_async_context(
-                _running_app(settings, positions, ending, delivery)
+                _running_app(settings, positions, ending, delivery, parts)
             )
             await _serve(settings, stack, metrics, positions, delivery, parts, app)
             keep_for_good()
@@ -119,6 +121,7 @@ async def _run(settings: Settings) -> int:
                 ("watch topics", watch.topics),
                 ("watch ledger", watch.ledger),
                 ("tenants", parts.refresh_tenants),
+                ("lease", parts.lease.run),
                 ("memory", keep_tidy),
                 *parts.following(),
             ]
@@ -193,13 +196,18 @@ def _connect(
 
 @asynccontextmanager
 async def _running_app(
-    settings: Settings, positions: Positions, ending: _Ending, delivery: Delivery
+    settings: Settings,
+    positions: Positions,
+    ending: _Ending,
+    delivery: Delivery,
+    parts: Parts,
 ) -> AsyncIterator[AuditApp]:
     """The Faust app, started; a broker that is not there yet is waited for."""
     with tempfile.TemporaryDirectory(prefix="audit-trail-") as datadir:
         while True:
             app = make_app(settings, positions, datadir=datadir)
             ingest.register(app, delivery)
+            redaction.register(app, parts.tombstones, parts.leases.erased_at_us, parts.lease.hurry)
             positions.consumer = app.batch_consumer
             try:
                 await app.start()

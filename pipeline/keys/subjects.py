@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 UNATTRIBUTED = "\0unattributed"  # no event can name it: control characters are refused
 NOBODY = UUID(int=0)
+NEVER_ERASED = -1  # before every occurred_at
 
 
 class Subject(NamedTuple):
@@ -36,11 +37,15 @@ class Subject(NamedTuple):
 
 
 class SubjectKey:
-    """What one subject's values are sealed with: Kc for commitments, Kb for blobs."""
+    """What one subject's values are sealed with: Kc for commitments, Kb for blobs.
 
-    __slots__ = ("_cipher", "blob_key", "commit_key", "ref", "ref_name")
+    ``erased_until_us``: events up to then are sealed to nobody; the subject came back afterwards.
+    """
 
-    def __init__(self, ref: UUID, key: bytes) -> None:
+    __slots__ = ("_cipher", "blob_key", "commit_key", "erased_until_us", "ref", "ref_name")
+
+    def __init__(self, ref: UUID, key: bytes, erased_until_us: int = NEVER_ERASED) -> None:
+        self.erased_until_us = erased_until_us
         self.ref = ref.bytes
         self.ref_name = b'"%b":' % str(ref).encode()  # as the name of a JSON member
         self.commit_key = blake2b(key=key, person=b"commit", digest_size=KEY_BYTES).digest()
@@ -57,7 +62,9 @@ class SubjectKey:
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """A row of ``audit_user``: the winner for a subject hash. ``escrowed``: the vault has it too."""
+    """A row of ``audit_user``: the winner for a subject hash. ``escrowed``: the vault has it too.
+    ``erased_until_us``: when an earlier generation was erased.
+    """
 
     subject_hash: bytes
     generation: int
@@ -66,6 +73,15 @@ class StoredKey:
     wrapped_key: bytes
     created: bool = False
     escrowed: bool = False
+    erased_until_us: int = NEVER_ERASED
+
+
+class Erased(NamedTuple):
+    """A subject whose key was destroyed: events up to ``erased_at_us`` are nobody's."""
+
+    subject_hash: bytes
+    subject_ref: bytes  # of the key that was destroyed
+    erased_at_us: int
 
 
 class KeyStore(Protocol):
@@ -88,6 +104,9 @@ class KeyStore(Protocol):
         ...
 
 
+# subject hash → when the subject was erased, as far as this worker heard; None: it did not.
+TombstoneOf = Callable[[bytes], int | None]
+
 # Appends keys to the journal topic; returns once all in-sync replicas have them.
 Journal = Callable[[Sequence[EscrowEntry]], Awaitable[None]]
 
@@ -109,7 +128,12 @@ class SubjectKeys:
 
     Invariant: a key is in ``audit_user`` and, if it is new, in the journal topic before
     ``resolve`` returns it; so a ledger transaction never uses a key that a database loss takes.
-    ``ring`` has the same keys by subject, for the compiled sealer.
+    ``ring`` has the same keys by subject, for the compiled sealer. ``tombstone_of`` spares the
+    database the question for late events of people who did not come back; it may lag behind, since
+    whatever it does not know the database does.
+
+    An erasure is applied on the event loop, without an await: no key of an erased subject is in memory
+    once ``erase`` has returned, nor is one that was on its way from the database then kept.
     """
 
     def __init__(
@@ -121,6 +145,7 @@ class SubjectKeys:
         cache_size: int,
         on_created: Callable[[int], None] = lambda _: None,
         ring: KeyRing | None = None,
+        tombstone_of: TombstoneOf = lambda _hash: None,
     ) -> None:
         self._provider = provider
         self._store = store
@@ -129,7 +154,10 @@ class SubjectKeys:
         self._on_created = on_created
         self.ring = ring
         self._tenant_ciphers: dict[str, AESGCM] = {}
+        self._tombstone_of = tombstone_of
+        self._erasures = 0  # how often keys were dropped
         self._by_subject: OrderedDict[Subject, SubjectKey] = OrderedDict()
+        self._subject_of: dict[bytes, Subject] = {}  # by the ref of its cached key
         self._by_ref: OrderedDict[UUID, SubjectKey] = OrderedDict()
 
     def know_tenants(self, wrapped: Mapping[str, bytes]) -> None:
@@ -141,10 +169,26 @@ class SubjectKeys:
 
     def forget(self) -> None:
         """Drop every cached key."""
+        self._erasures += 1
         self._by_subject.clear()
+        self._subject_of.clear()
         self._by_ref.clear()
         if self.ring is not None:
             self.ring.clear()
+
+    def erase(self, erased: Iterable[Erased]) -> int:
+        """Drop the keys of subjects that were erased; how many there were. Any number of times."""
+        self._erasures += 1
+        dropped = 0
+        for one in erased:
+            dropped += self._by_ref.pop(UUID(bytes=one.subject_ref), None) is not None
+            subject = self._subject_of.pop(one.subject_ref, None)
+            if subject is not None:
+                dropped += 1
+                self._by_subject.pop(subject, None)
+                if self.ring is not None:
+                    self.ring.drop_key(subject)
+        return dropped
 
     def known(self, owned: Sequence[tuple[Subject, object]]) -> list[SubjectKey] | None:
         """The keys of some subjects, in their order, if every one of them is in memory."""
@@ -164,20 +208,26 @@ class SubjectKeys:
         Raises:
             Unavailable: The database or the journal does not answer; ask again later.
         """
-        found: dict[Subject, SubjectKey] = {}
-        missing: dict[bytes, tuple[Subject, EscrowEntry]] = {}
-        cache = self._by_subject
-        for subject, occurred_at_us in wanted.items():
-            key = cache.get(subject)
-            if key is None:
-                proposal = self._propose(subject, occurred_at_us)
-                missing[proposal.subject_hash] = (subject, proposal)
-            else:
-                cache.move_to_end(subject)
-                found[subject] = key
-        if missing:
-            found.update(await self._find_or_make(missing))
-        return found
+        while True:
+            found: dict[Subject, SubjectKey] = {}
+            missing: dict[bytes, tuple[Subject, EscrowEntry]] = {}
+            cache, erasures = self._by_subject, self._erasures
+            for subject, occurred_at_us in wanted.items():
+                key = cache.get(subject)
+                if key is None:
+                    proposal = self._propose(subject, occurred_at_us)
+                    erased_at_us = self._tombstone_of(proposal.subject_hash)
+                    if erased_at_us is None or occurred_at_us > erased_at_us:
+                        missing[proposal.subject_hash] = (subject, proposal)
+                else:
+                    cache.move_to_end(subject)
+                    found[subject] = key
+            if not missing:
+                return found
+            made = await self._find_or_make(missing, erasures)
+            if made is not None:
+                found.update(made)
+                return found
 
     async def by_ref(self, refs: Iterable[UUID]) -> dict[UUID, SubjectKey]:
         """The keys of subjects by ref, for opening blobs; refs whose key is gone are left out.
@@ -185,37 +235,49 @@ class SubjectKeys:
         Raises:
             Unavailable: The database does not answer; ask again later.
         """
-        found = {ref: key for ref in set(refs) if (key := self._by_ref.get(ref)) is not None}
-        missing = [ref for ref in set(refs) if ref not in found]
-        if missing:
+        wanted = set(refs)
+        while True:
+            erasures = self._erasures
+            found = {ref: key for ref in wanted if (key := self._by_ref.get(ref)) is not None}
+            missing = [ref for ref in wanted if ref not in found]
+            if not missing:
+                return found
             rows = await self._store.keys_by_ref(missing)
             if any(row.tenant not in self._tenant_ciphers for row in rows):
                 # Let in, or restored from the vault, since this worker last looked.
                 self.know_tenants(await self._store.tenants())
+            if erasures != self._erasures:
+                continue  # one of these may have been on its way while it was destroyed
             for stored in rows:
                 key = self._unwrap(stored)
                 found[stored.subject_ref] = key
                 self._remember_ref(stored.subject_ref, key)
-        return found
+            return found
 
     async def _find_or_make(
-        self, missing: Mapping[bytes, tuple[Subject, EscrowEntry]]
-    ) -> dict[Subject, SubjectKey]:
+        self, missing: Mapping[bytes, tuple[Subject, EscrowEntry]], erasures: int
+    ) -> dict[Subject, SubjectKey] | None:
+        """None: keys were dropped meanwhile, and one of these may be among them; ask again."""
         rows = await self._store.subject_keys([entry for _subject, entry in missing.values()])
         # Journalled unless the vault has it, even when the row was there: an earlier worker may have
         # died between its transaction and its journal record. Duplicates there are harmless.
         fresh = [_as_stored(missing[row.subject_hash][1], row) for row in rows if not row.escrowed]
+        if erasures != self._erasures:
+            return None
         if fresh:
             await self._journal(fresh)
         self._on_created(sum(row.created for row in rows))
+        if erasures != self._erasures:
+            return None
         made = {}
         for row in rows:
             subject = missing[row.subject_hash][0]
             key = self._unwrap(row)
             made[subject] = key
             self._by_subject[subject] = key
+            self._subject_of[key.ref] = subject
             if self.ring is not None:
-                self.ring.put(subject, key.ref, key.commit_key, key.blob_key)
+                self.ring.put(subject, key.ref, key.commit_key, key.blob_key, key.erased_until_us)
         self._forget_the_longest_unused()
         return made
 
@@ -234,7 +296,7 @@ class SubjectKeys:
 
     def _unwrap(self, row: StoredKey) -> SubjectKey:
         plain = unwrap_key(self._tenant_ciphers[row.tenant], row.wrapped_key, row.subject_ref.bytes)
-        return SubjectKey(row.subject_ref, plain)
+        return SubjectKey(row.subject_ref, plain, row.erased_until_us)
 
     def _remember_ref(self, ref: UUID, key: SubjectKey) -> None:
         self._by_ref[ref] = key
@@ -248,7 +310,9 @@ class SubjectKeys:
             subject, key = cache.popitem(last=False)
             if self.ring is not None and self.ring.take_used(subject):
                 cache[subject] = key
-            elif self.ring is not None:
+                continue
+            self._subject_of.pop(key.ref, None)
+            if self.ring is not None:
                 self.ring.drop_key(subject)
 
 

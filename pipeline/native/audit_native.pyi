@@ -16,8 +16,15 @@ class KeyRing:
 
     def __init__(self) -> None: ...
     def put(
-        self, subject: tuple[str, str, str], subject_ref: bytes, commit_key: bytes, blob_key: bytes
-    ) -> None: ...
+        self,
+        subject: tuple[str, str, str],
+        subject_ref: bytes,
+        commit_key: bytes,
+        blob_key: bytes,
+        erased_until_us: int,
+    ) -> None:
+        """An event up to ``erased_until_us`` is left to the form in Python."""
+
     def take_used(self, subject: tuple[str, str, str]) -> bool:
         """Whether the key sealed anything since the last call for it."""
 

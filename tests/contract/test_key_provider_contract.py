@@ -6,6 +6,7 @@ import os
 import secrets
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 
 from pipeline.domain.errors import ConfigurationError, Unavailable
 from pipeline.keys.kms import CONTEXT_NAME, connect, make_mac_key
-from pipeline.keys.provider import KEY_BYTES, KeyProvider, load_provider
+from pipeline.keys.provider import KEY_BYTES, KeyProvider, load_provider, load_seed_provider
+from pipeline.keys.signing_keys import make_key, open_signer
 from pipeline.settings import Settings, load_settings
 from tests.kms_server import KeyService, key_service
 
@@ -225,3 +227,18 @@ def test_a_mac_key_file_is_wrapped_is_needed_and_is_never_written_over(
     path.write_bytes(b64encode(made["CiphertextBlob"]))
     with pytest.raises(ConfigurationError, match="InvalidCiphertext"):
         load_provider(chosen)
+
+
+def test_seeds_open_without_the_mac_key_and_under_their_own_context_alone(
+    service: KeyService,
+) -> None:
+    settings = load_settings(kms_key_id=KEY_ID, kms_endpoint_url=service.url, request_timeout_s=2.0)
+    service.contexts.clear()
+
+    key = make_key(load_seed_provider(settings), "audit.example.com", now=datetime.now(UTC))
+    provider = load_seed_provider(settings)
+
+    assert open_signer(provider, key).verifier == key.verifier
+    assert service.contexts == {"signing-key"}
+    with pytest.raises(ConfigurationError, match="no MAC key"):
+        provider.mac(b"")

@@ -24,6 +24,7 @@ WITHOUT_FORMAT = {
         "relay serve",
         "relay token",
     ),
+    *("erase certificate", "erase withdraw"),
     "log serve",
     "subject report",  # a document: --format
 }

@@ -349,7 +349,9 @@ def test_tenants_and_keys_that_change_meanwhile_keep_nobody_waiting() -> None:
         while not ended.is_set():
             number += 1
             world.compiled._compiled.know_tenants(TENANTS)
-            world.ring.put(("acme", "user_id", f"x-{number % 9}"), bytes(16), bytes(32), bytes(32))
+            world.ring.put(
+                ("acme", "user_id", f"x-{number % 9}"), bytes(16), bytes(32), bytes(32), 0
+            )
             world.ring.drop_key(("acme", "user_id", f"x-{number % 9}"))
 
     interval = sys.getswitchinterval()

@@ -63,6 +63,9 @@ class Servers:
     async def heads(self) -> Sequence[Any]:
         return self.logs
 
+    async def deleted_below(self, topic: str, partition: int) -> int:
+        return 0
+
     async def pauses(self) -> Sequence[Pause]:
         return self.held
 

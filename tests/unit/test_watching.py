@@ -91,6 +91,9 @@ class World:
             HeadRow(at, LogName("t", at), 5, offset, b"", now) for at, offset in self.held.items()
         ]
 
+    async def deleted_below(self, topic: str, partition: int) -> int:
+        return 0
+
     async def pauses(self) -> Sequence[Pause]:
         return []
 

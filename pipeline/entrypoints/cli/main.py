@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline.entrypoints.cli import (
+    commands_erase,
     commands_expire,
     commands_flow,
     commands_hold,
@@ -55,6 +56,7 @@ def root(
 
 commands_setup.add_to(app)
 commands_flow.add_to(app)
+commands_erase.add_to(app)
 commands_look.add_to(app)
 commands_relay.add_to(app)
 commands_hold.add_to(app)

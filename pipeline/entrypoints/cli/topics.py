@@ -35,6 +35,8 @@ MORE_REPLICAS: Final = (
     " (kafka-reassign-partitions), then run: audit-trail topics create --fix"
 )
 _HOUR_MS: Final = 3_600_000
+RAW_DAYS: Final = 7
+LETTER_DAYS: Final = 30
 _DAY_MS: Final = 24 * _HOUR_MS
 _MIB: Final = 1024 * 1024
 
@@ -62,7 +64,7 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
     """Every topic, raw ones first."""
     # Judged by the broker's clock: a producer's own timestamp would let it choose its judge.
     raw = {
-        "retention.ms": str(7 * _DAY_MS),
+        "retention.ms": str(RAW_DAYS * _DAY_MS),
         "max.message.bytes": str(16 * _MIB),
         "message.timestamp.type": "LogAppendTime",
     }
@@ -77,9 +79,14 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         TopicSpec(
             logs.DEAD_LETTER_TOPIC,
             settings.raw_partitions,
-            {"retention.ms": str(30 * _DAY_MS), "max.message.bytes": str(letter_max_bytes)},
+            {
+                "retention.ms": str(LETTER_DAYS * _DAY_MS),
+                "max.message.bytes": str(letter_max_bytes),
+            },
         ),
         TopicSpec(logs.REDACTIONS_TOPIC, 1, {"cleanup.policy": "compact"}),
+        # Where Faust keeps the tombstones that every worker holds.
+        TopicSpec(logs.changelog_topic(settings.consumer_group), 1, {"cleanup.policy": "compact"}),
         # Twice the longest window of a rule, which is a day.
         TopicSpec(logs.SIGNALS_TOPIC, settings.raw_partitions, {"retention.ms": str(2 * _DAY_MS)}),
         TopicSpec(logs.ALERTS_TOPIC, 1, {"retention.ms": str(30 * _DAY_MS)}),

@@ -17,6 +17,8 @@ pub struct Key {
     pub quoted_ref: Vec<u8>,
     pub commit_key: Zeroizing<[u8; 32]>,
     pub cipher: Aes256Gcm,
+    /// Events up to then are sealed to nobody: the subject was erased, and came back since.
+    pub erased_until_us: i64,
     used: AtomicBool,
 }
 
@@ -74,6 +76,7 @@ impl KeyRing {
         subject_ref: [u8; 16],
         commit_key: [u8; 32],
         blob_key: [u8; 32],
+        erased_until_us: i64,
     ) -> PyResult<()> {
         let blob_key = Zeroizing::new(blob_key);
         let cipher = Aes256Gcm::new_from_slice(blob_key.as_slice())
@@ -86,6 +89,7 @@ impl KeyRing {
             quoted_ref,
             commit_key: Zeroizing::new(commit_key),
             cipher,
+            erased_until_us,
             used: AtomicBool::new(false),
         };
         py.detach(|| self.write().insert(name(&subject).into(), Arc::new(key)));

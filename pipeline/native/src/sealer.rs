@@ -165,6 +165,9 @@ impl<'a> Work<'_, '_, 'a> {
         let mut keys: Vec<Arc<Key>> = Vec::with_capacity(owned.len());
         for each in &owned {
             if let Some(key) = self.keys.get(each.name.as_slice()) {
+                if occurred_at_us <= key.erased_until_us {
+                    return Ok(Fate::Left);
+                }
                 touch(key);
                 keys.push(key.clone());
             }
