@@ -46,6 +46,7 @@ _SUBJECTS = """
 SELECT subject_hash, generation, subject_ref, id_type, escrow, created_at, erased_at
 FROM find_subjects(%s)
 """
+_HOLDS = "SELECT DISTINCT hold_id FROM holds_on_subjects(%s::bytea[]) ORDER BY hold_id"
 _BEHIND = """
 SELECT count(*) FROM worker_lease WHERE expires_at > clock_timestamp() AND epoch < %s
 """
@@ -272,6 +273,12 @@ class ErasureStore:
         async with self._connection.session() as connection:
             cursor = connection.cursor(row_factory=class_row(SubjectRow))
             return await (await cursor.execute(_SUBJECTS, [list(hashes)])).fetchall()
+
+    async def holds(self, hashes: Sequence[bytes]) -> list[UUID]:
+        """The legal holds that keep these persons from being erased."""
+        async with self._connection.session() as connection:
+            cursor = await connection.execute(_HOLDS, [list(hashes)])
+            return [hold for (hold,) in await cursor.fetchall()]
 
     async def workers_behind(self, epoch: int) -> int:
         """Workers whose lease holds and that have not applied this erasure."""

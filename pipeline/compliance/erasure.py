@@ -117,6 +117,7 @@ class Erasure:
     # --- the trail's own leaves ---
 
     async def _leaf(self, request: Request) -> dict[str, Any]:
+        await self._refuse_held(request)
         refs = [
             row.subject_ref
             for row in await self._store.subjects(request.subject_hashes)
@@ -173,7 +174,15 @@ class Erasure:
         await self._publish(request, None)
         return {}
 
-    async def _keys(self, _request: Request) -> dict[str, Any]:
+    async def _refuse_held(self, request: Request) -> None:
+        """A hold outranks an erasure, which waits for it; the database refuses as well."""
+        if holds := await self._store.holds(request.subject_hashes):
+            raise Pending(
+                f"under legal hold {', '.join(map(str, holds))}: see audit-trail hold list"
+            )
+
+    async def _keys(self, request: Request) -> dict[str, Any]:
+        await self._refuse_held(request)
         return {"epoch": await self._store.erase(self._id)}
 
     async def _tombstone(self, request: Request) -> dict[str, Any]:
