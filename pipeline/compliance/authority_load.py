@@ -23,6 +23,7 @@ class AuthorityLoad:
 
     def __init__(self, reader: AuthorityReader) -> None:
         self._reader = reader
+        self._months: list[tuple[Expired, Order, str]] = []
         self._classes: list[tuple[Expired, Order, str]] = []
         self.grants = Grants()
         self.findings: list[Finding] = []
@@ -31,6 +32,10 @@ class AuthorityLoad:
         """Read and judge them. Raises ``Unavailable``: begin anew."""
         async for found, body in self._reader.orders():
             await self._order(found, body)
+        roots = await self._reader.month_roots([scope for scope, _order, _key in self._months])
+        for (scope, order, key), counted in zip(self._months, roots, strict=True):
+            if self._has_root(order, counted, key):
+                self.grants.months.append(scope)
         # The rows of a class may be gone with their month: whole months are judged before.
         for scope, order, key in self._classes:
             await self._class(scope, order, key)
@@ -49,7 +54,7 @@ class AuthorityLoad:
         try:
             order = decode_order(body)
             scope = None if order.expiry is None else expired(order, order.expiry)
-        except ValueError:
+        except (ValueError, TypeError, OverflowError):  # whoever can put objects wrote it
             self._add(Kind.CHANGED, "is no order that this release knows", key)
             return
         kinds = {REDACTION: scope is None, EXPIRY: scope is not None}
@@ -66,30 +71,25 @@ class AuthorityLoad:
         elif not _is_of_order(event, order, body):
             what = f"the leaf of request {order.request_id} says otherwise: it gives no authority"
             self._add(Kind.INCONSISTENT, what, key)
-        elif scope is not None and scope.scope.tenant is not None:
-            self._classes.append((scope, order, key))
-        else:
-            await self._believe(order, scope, key)
-
-    async def _believe(self, order: Order, scope: Expired | None, key: str) -> None:
-        reader = self._reader
-        if scope is None:
-            counted = await reader.redacted_root(order)
-        else:
-            counted = await reader.expired_root(scope.scope, dict(scope.bounds))
-        if counted != (order.root, order.count):
-            self._add(Kind.INCONSISTENT, _other_root(order.request_id), key)
         elif scope is None:
-            self.grants.add_redaction(order)
+            if self._has_root(order, await self._reader.redacted_root(order), key):
+                self.grants.add_redaction(order)
         else:
-            self.grants.months.append(scope)
+            kind = self._months if scope.scope.tenant is None else self._classes
+            kind.append((scope, order, key))
 
     async def _class(self, scope: Expired, order: Order, key: str) -> None:
-        counted = await self._reader.expired_root(scope.scope, dict(scope.bounds))
-        if counted == (order.root, order.count):
+        if any(month.includes(scope) for month in self.grants.months):
+            return
+        counted = await self._reader.class_root(scope.scope, scope.bounds)
+        if self._has_root(order, counted, key):
             self.grants.classes.append(scope)
-        elif not any(month.includes(scope) for month in self.grants.months):
-            self._add(Kind.INCONSISTENT, _other_root(order.request_id), key)
+
+    def _has_root(self, order: Order, counted: tuple[bytes, int] | None, key: str) -> bool:
+        if counted == (order.root, order.count):
+            return True
+        self._add(Kind.INCONSISTENT, _other_root(order.request_id), key)
+        return False
 
     async def _erasure(self, row: ErasureRow) -> None:
         place = str(row.request_id)

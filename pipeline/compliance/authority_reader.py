@@ -5,13 +5,14 @@ Reads as ``audit_auditor``, in bounded pieces, and judges nothing.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import orjson
 
 from pipeline.compliance.archive_objects import PARENTS
+from pipeline.compliance.grants import Expired
 from pipeline.db.connection import Connection
 from pipeline.domain.erasure import ACTION_DONE
 from pipeline.domain.errors import ChainBroken
@@ -60,6 +61,15 @@ FROM (SELECT leaf_index, leaf_hash FROM redaction_leaf LEFT JOIN leaves USING (l
 _HASHES = """
 SELECT count(*), coalesce(string_agg(leaf_hash, ''::bytea ORDER BY leaf_index), '')
 FROM leaves WHERE log_id = %s AND leaf_index = ANY (%s)
+"""
+# A page of a log's leaves, parted by the orders whose month they are of and whose bounds they are before.
+_OF_MONTHS = """
+SELECT number, string_agg(leaf_hash, ''::bytea ORDER BY leaf_index)
+FROM leaves JOIN unnest(%(months)s::timestamptz[], %(bounds)s::bigint[]) WITH ORDINALITY
+    AS ordered (month, bound, number)
+    ON date_trunc('month', occurred_at, 'UTC') = month AND leaf_index < bound
+WHERE log_id = %(log_id)s AND leaf_index >= %(first)s AND leaf_index < %(end)s
+GROUP BY number
 """
 _COMMITTED = """
 SELECT leaf_index, request_id FROM redaction_leaf
@@ -167,8 +177,22 @@ class AuthorityReader:
                 tree = tree.append_packed(hashes, PARENTS)
         return tree.root(), tree.size
 
-    async def expired_root(self, scope: Scope, bounds: dict[str, int]) -> tuple[bytes, int]:
-        """Root and count of the leaves that an expiry is about."""
+    async def month_roots(self, months: Sequence[Expired]) -> list[tuple[bytes, int]]:
+        """Root and count of the leaves of each expiry of a whole month; one pass over all leaves."""
+        trees = [Frontier() for _ in months]
+        starts = [one.scope.month for one in months]
+        for name, log_id in (await self.logs()).items():
+            bounds = [one.bounds.get(name, 0) for one in months]
+            values: dict[str, object] = {"months": starts, "bounds": bounds, "log_id": log_id}
+            end = max(bounds, default=0)
+            for first in range(0, end, LEAVES_PAGE):
+                page = {"first": first, "end": min(first + LEAVES_PAGE, end)}
+                for number, hashes in await self._all(_OF_MONTHS, values | page):
+                    trees[number - 1] = trees[number - 1].append_packed(hashes, PARENTS)
+        return [(tree.root(), tree.size) for tree in trees]
+
+    async def class_root(self, scope: Scope, bounds: Mapping[str, int]) -> tuple[bytes, int]:
+        """Root and count of the leaves of a class that an expiry is about, by their rows."""
         tree = Frontier()
         for name, log_id in (await self.logs()).items():
             async for page in self._expiring.pages(scope, log_id, bounds.get(name, 0)):
@@ -202,7 +226,9 @@ class AuthorityReader:
             return None  # whoever walks the archive names what is wrong with it
         return None
 
-    async def _all(self, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+    async def _all(
+        self, statement: str, values: Sequence[object] | Mapping[str, object]
+    ) -> list[tuple[Any, ...]]:
         async with self._connection.session() as session:
             cursor = session.cursor(binary=True)
             await cursor.execute(statement, values)

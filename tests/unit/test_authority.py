@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, cast
 from uuid import UUID
@@ -13,6 +13,7 @@ from pipeline.compliance.absence import Absence, Part
 from pipeline.compliance.authority import Authorities
 from pipeline.compliance.authority_reader import AuthorityReader, ErasureRow
 from pipeline.compliance.findings import Kind, Store
+from pipeline.compliance.grants import Expired
 from pipeline.domain.erasure import subjects_digest
 from pipeline.domain.orders import EXPIRY, REDACTION, Expiry, Order
 from sinks.archive_listing import KeyVersions
@@ -115,9 +116,11 @@ class Reader:
     async def redacted_root(self, order: Order) -> tuple[bytes, int] | None:
         return self.roots.get(order.request_id)
 
-    async def expired_root(self, scope: Any, bounds: dict[str, int]) -> tuple[bytes, int]:
-        numbers = {None: 2, "short": 3}
-        return self.roots[UUID(int=numbers[scope.class_])]
+    async def month_roots(self, months: Sequence[Expired]) -> list[tuple[bytes, int]]:
+        return [self.roots[one.request_id] for one in months]
+
+    async def class_root(self, _scope: Any, _bounds: Any) -> tuple[bytes, int]:
+        return self.roots[UUID(int=3)]
 
     async def in_scope(self, _scope: Any, _log_id: int, leaves: Collection[int]) -> set[int]:
         return self.of_class.intersection(leaves)
