@@ -32,6 +32,7 @@ class AuthorityLoad:
         """Read and judge them. Raises ``Unavailable``: begin anew."""
         async for found, body in self._reader.orders():
             await self._order(found, body)
+        self.grants.settle()
         roots = await self._reader.month_roots([scope for scope, _order, _key in self._months])
         for (scope, order, key), counted in zip(self._months, roots, strict=True):
             if self._has_root(order, counted, key):

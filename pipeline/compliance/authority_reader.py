@@ -43,7 +43,7 @@ FROM leaves JOIN log_heads USING (log_id)
 WHERE event_id = %s AND topic = %s AND leaf_index < size
 """
 _ERASURES = """
-SELECT request_id, subject_hashes, subject_refs, steps -> %s ->> 'event_id'
+SELECT request_id, subject_hashes, subject_refs, steps -> %s::text ->> 'event_id'
 FROM redaction_request WHERE epoch IS NOT NULL AND request_id > %s ORDER BY request_id LIMIT %s
 """
 _LOGS_OF_ERASURE = """

@@ -5,7 +5,7 @@ their leaves. Bounds where an order is by bounds; of redactions some 12 bytes fo
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -45,6 +45,7 @@ class _Redacted(NamedTuple):
     request_id: UUID
     leaves: array[int]
     paths: array[int]
+    last_so_far: int  # of this order and those that begin before it
 
 
 @dataclass(slots=True)
@@ -66,17 +67,32 @@ class Grants:
                 leaves.append(leaf)
                 paths.append(self._number(frozenset(of_leaf)))
             if leaves:
-                self._redacted[log].append(_Redacted(order.request_id, leaves, paths))
+                one = _Redacted(order.request_id, leaves, paths, leaves[-1])
+                insort(self._redacted[log], one, key=_first)
 
     def redaction_of(self, log: str, leaf: int, path: str | None) -> UUID | None:
         """The redaction that names a leaf and a path of it."""
-        for one in self._redacted.get(log, ()):
-            if not one.leaves[0] <= leaf <= one.leaves[-1]:
-                continue
+        orders = self._redacted.get(log, [])
+        for number in range(bisect_right(orders, leaf, key=_first) - 1, -1, -1):
+            one = orders[number]
+            if one.last_so_far < leaf:
+                break
             at = bisect_left(one.leaves, leaf)
-            if one.leaves[at] == leaf and path in self._path_sets[one.paths[at]]:
+            if (
+                at < len(one.leaves)
+                and one.leaves[at] == leaf
+                and path in self._path_sets[one.paths[at]]
+            ):
                 return one.request_id
         return None
+
+    def settle(self) -> None:
+        """Once all redactions are added, before any is asked for."""
+        for orders in self._redacted.values():
+            last = -1
+            for number, one in enumerate(orders):
+                last = max(last, one.leaves[-1])
+                orders[number] = one._replace(last_so_far=last)
 
     def month_of(self, log: str, leaf: int, occurred_at_us: int | None) -> UUID | None:
         """The expiry of a whole month that a leaf is under."""
@@ -94,6 +110,10 @@ class Grants:
             self._number_of[paths] = len(self._path_sets)
             self._path_sets.append(paths)
         return self._number_of[paths]
+
+
+def _first(one: _Redacted) -> int:
+    return one.leaves[0]
 
 
 def expired(order: Order, expiry: Expiry) -> Expired:

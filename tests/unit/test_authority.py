@@ -8,17 +8,17 @@ from typing import Any, cast
 from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.compliance.absence import Absence, Part
 from pipeline.compliance.authority import Authorities
 from pipeline.compliance.authority_reader import AuthorityReader, ErasureRow
 from pipeline.compliance.findings import Kind, Store
-from pipeline.compliance.grants import Expired
+from pipeline.compliance.grants import Expired, Grants
 from pipeline.domain.erasure import subjects_digest
 from pipeline.domain.orders import EXPIRY, REDACTION, Expiry, Order
 from sinks.archive_listing import KeyVersions
-
-pytestmark = pytest.mark.anyio
 
 LOG = "audit.raw.authentication/0/1"
 ROOT = b"r" * 32
@@ -150,6 +150,7 @@ async def judged(reader: Reader, *absences: Absence) -> tuple[set[tuple[str, str
     return granted, [one.leaf or 0 for one in found.findings]
 
 
+@pytest.mark.anyio
 async def test_a_redaction_covers_its_leaves_and_paths() -> None:
     reader = Reader()
     reader.add(a_redaction())
@@ -168,6 +169,26 @@ async def test_a_redaction_covers_its_leaves_and_paths() -> None:
     assert missing == [3, 4, 5, 3]
 
 
+@given(
+    st.lists(st.sets(st.integers(0, 30), min_size=1, max_size=6), max_size=8),
+    st.integers(0, 31),
+)
+def test_of_many_redactions_the_one_is_found_that_names_the_leaf(
+    named: list[set[int]], leaf: int
+) -> None:
+    grants = Grants()
+    for number, leaves in enumerate(named):
+        of_log = {LOG: [(one, ("reason",)) for one in sorted(leaves)]}
+        grants.add_redaction(a_redaction(request_id=UUID(int=number), leaves=of_log))
+    grants.settle()
+
+    found = grants.redaction_of(LOG, leaf, "reason")
+
+    allowed = {UUID(int=number) for number, leaves in enumerate(named) if leaf in leaves}
+    assert found in (allowed or {None})
+
+
+@pytest.mark.anyio
 async def test_an_expired_month_covers_what_is_within_month_and_bounds() -> None:
     reader = Reader()
     reader.add(an_expiry(2))
@@ -188,6 +209,7 @@ async def test_an_expired_month_covers_what_is_within_month_and_bounds() -> None
     assert missing == [10, 8, 7, 6, 5, 4]
 
 
+@pytest.mark.anyio
 async def test_a_class_covers_blobs_of_its_rows_alone() -> None:
     reader = Reader()
     reader.add(an_expiry(3, tenant="acme", class_="short"))
@@ -201,6 +223,7 @@ async def test_a_class_covers_blobs_of_its_rows_alone() -> None:
     assert missing == [5, 11, 4]
 
 
+@pytest.mark.anyio
 async def test_the_month_stands_for_a_class_whose_rows_went_with_it() -> None:
     reader = Reader()
     reader.add(an_expiry(3, tenant="acme", class_="short"))
@@ -213,6 +236,7 @@ async def test_the_month_stands_for_a_class_whose_rows_went_with_it() -> None:
     assert both.findings == []
 
 
+@pytest.mark.anyio
 async def test_a_vault_object_needs_authority_for_all_that_it_held() -> None:
     reader = Reader()
     reader.add(an_expiry(2))
@@ -224,6 +248,7 @@ async def test_a_vault_object_needs_authority_for_all_that_it_held() -> None:
     assert await judged(reader, whole, part, empty) == ({("expired", "vault object", 1)}, [2, 3])
 
 
+@pytest.mark.anyio
 async def test_an_erasure_covers_its_subject_at_the_leaves_that_it_commits_to() -> None:
     reader = Reader()
     reader.add_erasure()
@@ -252,6 +277,7 @@ async def test_an_erasure_covers_its_subject_at_the_leaves_that_it_commits_to() 
         {"operation": EXPIRY},
     ],
 )
+@pytest.mark.anyio
 async def test_an_order_whose_leaf_says_otherwise(said: dict[str, Any]) -> None:
     reader = Reader()
     order = reader.add(a_redaction(), **said)
@@ -273,6 +299,7 @@ async def test_an_order_whose_leaf_says_otherwise(said: dict[str, Any]) -> None:
         {"resources.2.type": "erasure-leaves", "resources.2.id": f"{bytes(32).hex()}/2"},
     ],
 )
+@pytest.mark.anyio
 async def test_an_erasure_whose_leaf_says_otherwise(said: dict[str, Any]) -> None:
     reader = Reader()
     reader.add_erasure(**said)
@@ -283,6 +310,7 @@ async def test_an_erasure_whose_leaf_says_otherwise(said: dict[str, Any]) -> Non
     assert await judged(reader, gone(Part.KEY, 3)) == (set(), [3])
 
 
+@pytest.mark.anyio
 async def test_an_order_waits_for_its_leaf_or_has_lost_it() -> None:
     reader = Reader()
     order = reader.add(a_redaction())
@@ -296,6 +324,7 @@ async def test_an_order_waits_for_its_leaf_or_has_lost_it() -> None:
     assert await judged(reader, gone(Part.VALUE, 3, path="actor.id")) == (set(), [3])
 
 
+@pytest.mark.anyio
 async def test_what_is_no_order_is_named() -> None:
     reader = Reader()
     order = a_redaction()
@@ -307,6 +336,7 @@ async def test_what_is_no_order_is_named() -> None:
     assert [one.kind for one in found.findings] == [Kind.CHANGED] * 2
 
 
+@pytest.mark.anyio
 async def test_what_is_removed_meanwhile_by_authority_is_no_finding() -> None:
     reader = Reader()
     made = await authorities(reader)
