@@ -70,10 +70,12 @@ class ExpiringLeaves:
         await self._connection.close()
 
     async def pages(
-        self, scope: Scope, log_id: int, next_leaf: int
+        self, scope: Scope, log_id: int, next_leaf: int, *, first_leaf: int = 0
     ) -> AsyncIterator[list[ExpiringLeaf]]:
-        """Leaves of one log before ``next_leaf``, in order, so many as a page has; never an empty one."""
-        for first in range(0, next_leaf, PAGE_LEAVES):
+        """Leaves of one log from ``first_leaf`` to before ``next_leaf``, in order, so many as a page has;
+        never an empty one.
+        """
+        for first in range(first_leaf, next_leaf, PAGE_LEAVES):
             values = {
                 "log_id": log_id,
                 "first": first,

@@ -56,6 +56,7 @@ def seal_event(
     *,
     offset: int = 0,
     added: Mapping[str, Any] | None = None,
+    key: SubjectKey = KEY,
 ) -> SealedEvent:
     """The event as it leaves the ledger, its personal data sealed to one subject.
 
@@ -66,7 +67,7 @@ def seal_event(
     opened = {path: value for path, value in values.items() if path not in clear}
     opened |= added or {}
     event_id = UUID(clear["event_id"]).bytes
-    canonical, leaf_hash, blobs, _ = seal(family, event_id, clear, [(KEY, opened)])
+    canonical, leaf_hash, blobs, _ = seal(family, event_id, clear, [(key, opened)])
     return SealedEvent(
         event_id=event_id,
         family=family,
@@ -79,7 +80,7 @@ def seal_event(
         canonical=canonical,
         leaf_hash=leaf_hash,
         blobs=blobs,
-        actor_ref=KEY.ref if "actor.id" in opened else None,
+        actor_ref=key.ref if "actor.id" in opened else None,
         stored_at_us=clear["occurred_at"] + 50_000,
     )
 
@@ -94,7 +95,12 @@ def as_caught_up(event: SealedEvent, *, erased: bool = False) -> SealedEvent:
 
 
 def sign_ins(
-    count: int, *, at_us: int = OCCURRED_AT_US, step_us: int = 1_000_000, **changes: Any
+    count: int,
+    *,
+    at_us: int = OCCURRED_AT_US,
+    step_us: int = 1_000_000,
+    key: SubjectKey = KEY,
+    **changes: Any,
 ) -> list[SealedEvent]:
     """Sign-ins a second apart, each with an id of its own."""
     return [
@@ -107,6 +113,7 @@ def sign_ins(
                 **changes,
             ),
             offset=number,
+            key=key,
         )
         for number in range(count)
     ]

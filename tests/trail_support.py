@@ -15,6 +15,8 @@ import psycopg
 from psycopg import sql
 
 from pipeline.compliance.archive_walk import ArchiveWalk
+from pipeline.compliance.authority import Authorities
+from pipeline.compliance.authority_reader import AuthorityReader
 from pipeline.compliance.checkpoint_store import CheckpointObjects, CheckpointTable
 from pipeline.compliance.findings import Finding, Kind, Store
 from pipeline.compliance.trail_reader import TrailReader
@@ -30,6 +32,7 @@ from pipeline.domain.records import LogHead, SealedEvent
 from pipeline.keys.note_keys import NoteSigner, sign_note
 from pipeline.keys.subjects import SubjectKey
 from pipeline.testing import OCCURRED_AT_US
+from sinks.expiring import ExpiringLeaves
 from sinks.index_reader import IndexReader
 from sinks.ledger import PostgresLedger
 from sinks.s3 import Lock
@@ -88,7 +91,10 @@ class Trail:
     async def grow(self, count: int, *, at_us: int | None = None) -> None:
         """Events through ledger, index and archive, in health."""
         options = {} if at_us is None else {"at_us": at_us}
-        fresh = sign_ins(count, **options)
+        await self.store(sign_ins(count, **options))
+
+    async def store(self, fresh: list[SealedEvent]) -> None:
+        """These events through ledger, index and archive, in health."""
         for number, event in enumerate(fresh, self.head.next_offset):
             event.offset = number
         (written,) = await self.ledger.write([a_batch(self.head, fresh)])
@@ -137,9 +143,19 @@ class Trail:
             return {ref: known[ref] for ref in refs if ref in known}
 
         connection = Connection(self.database.urls["auditor"], name="verify")
+        expiring = ExpiringLeaves(self.database.urls["auditor"])
         make_parts = partial(
             Parts,
             TrailReader(connection),
+            Authorities(
+                AuthorityReader(
+                    connection,
+                    expiring,
+                    self.gateway.s3,
+                    archive_bucket=self.gateway.archive,
+                    vault_bucket=self.gateway.vault,
+                )
+            ),
             "ledger" in stores,
             ArchiveWalk(
                 self.gateway.s3,
@@ -169,6 +185,7 @@ class Trail:
         try:
             return await Verification(make_parts, options).run()
         finally:
+            await expiring.close()
             await connection.close()
 
 

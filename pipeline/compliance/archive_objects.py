@@ -5,17 +5,18 @@ Nothing that the objects say of themselves is believed: what is given back was c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from pipeline.compliance.authority import Absence, missing
+from pipeline.compliance.absence import Absence, Part, Problem
 from pipeline.compliance.findings import Finding, Kind, Store
 from pipeline.domain.merkle import HASH_BYTES, Frontier, packed_parents
 from pipeline.native import native
 from sinks import archive_facts, ocf
 from sinks.archive_facts import BLOB, PLACE, SEALED
 from sinks.archive_format import ObjectInfo, archive_key, blobs_key
+from sinks.rows import POSTGRES_EPOCH_US
 
 PARENTS = packed_parents if native is None else native.packed_parents
 
@@ -23,7 +24,7 @@ PARENTS = packed_parents if native is None else native.packed_parents
 @dataclass(slots=True)
 class ArchivedLeaves:
     """What an object holds, packed, leaf after leaf; see ``sinks.archive_facts``. ``sound``: it is whole,
-    as its metadata says.
+    as its metadata says; ``absences``: what the vault's object lacks, in the order of leaves.
     """
 
     first_leaf: int
@@ -33,6 +34,7 @@ class ArchivedLeaves:
     sealed: bytearray = field(default_factory=bytearray)
     blobs: bytearray = field(default_factory=bytearray)
     problems: list[Finding] = field(default_factory=list)
+    absences: list[Absence] = field(default_factory=list)
     sound: bool = True
 
     @property
@@ -45,12 +47,23 @@ class ArchivedLeaves:
         for name in ("places", "server", "hashes", "sealed", "blobs"):
             getattr(self, name).extend(getattr(after, name))
         self.problems += after.problems
+        self.absences += after.absences
         self.sound = self.sound and after.sound
 
     def part(self, name: str, size: int, first: int, end: int) -> bytes:
         """The records of ``name`` (each ``size`` bytes) of the leaves from ``first`` to before ``end``."""
         packed: bytearray = getattr(self, name)
         return bytes(packed[(first - self.first_leaf) * size : (end - self.first_leaf) * size])
+
+    def absent(self, first: int, end: int, *, begins: int) -> list[Absence]:
+        """What the vault lacks of these leaves. A missing object that starts before leaf ``begins``, where
+        the verification does, is of that leaf.
+        """
+        return [
+            one
+            for one in self.absences
+            if first <= (max(one.leaf, begins) if one.part is Part.VAULT_OBJECT else one.leaf) < end
+        ]
 
 
 def check_object(
@@ -114,10 +127,10 @@ def _check_blobs(
         )
 
     if vaulted is None:
-        absent = missing(
-            Absence(Store.VAULT, log, info.first_leaf, "the object of personal data", place=key)
-        )
-        problems += [absent] if absent else []
+        what, first = "the object of personal data", info.first_leaf
+        held = tuple(_absent_blobs(Store.VAULT, log, _sealed(found), _times(found), key))
+        part = Part.VAULT_OBJECT
+        found.absences.append(Absence(part, Store.VAULT, log, first, what, place=key, held=held))
         return
     if sha256(body).digest() != vaulted.body_sha256:
         changed("the body is not the one that its metadata names")
@@ -130,8 +143,23 @@ def _check_blobs(
         changed(f"cannot be read: {error}")
         return
     if archive_facts.column(found.blobs, BLOB.size, 0, SEALED.size) != found.sealed:
-        sealed = set(SEALED.iter_unpack(found.sealed))
-        problems += compare_subjects(Store.VAULT, log, sealed, owners(found.blobs), key)
+        for one in compare_subjects(
+            Store.VAULT, log, _sealed(found), owners(found.blobs), _times(found), key
+        ):
+            if isinstance(one, Finding):
+                problems.append(one)
+            else:
+                found.absences.append(one)
+
+
+def _sealed(found: ArchivedLeaves) -> set[tuple[int, bytes]]:
+    return set(SEALED.iter_unpack(found.sealed))
+
+
+def _times(found: ArchivedLeaves) -> Callable[[int], int | None]:
+    """Leaf → when its event occurred."""
+    times = {leaf: at + POSTGRES_EPOCH_US for leaf, _id, at in PLACE.iter_unpack(found.places)}
+    return times.get
 
 
 def owners(blobs: bytes | bytearray) -> Mapping[tuple[int, bytes], bytes]:
@@ -144,18 +172,55 @@ def compare_subjects(
     log: str,
     sealed: set[tuple[int, bytes]],
     held: Mapping[tuple[int, bytes], bytes],
+    occurred_at_us: Callable[[int], int | None],
     place: str | None = None,
-) -> list[Finding]:
+) -> list[Problem]:
     """Whether a store has the blobs that the events seal values for, and none beyond."""
     if held.keys() == sealed:
         return []
-    found = []
-    for leaf, ref in sorted(sealed - held.keys()):
-        absent = missing(Absence(store, log, leaf, f"the blob of subject {ref.hex()}", place=place))
-        found += [absent] if absent else []
+    found: list[Problem] = []
+    found += _absent_blobs(store, log, sealed - held.keys(), occurred_at_us, place)
     found += [
         Finding(Kind.ADDED, store, log, f"a blob of subject {ref.hex()}, of which the event seals nothing",
                 leaf=leaf, place=place)
         for leaf, ref in sorted(held.keys() - sealed)
     ]  # fmt: skip
     return found
+
+
+def _absent_blobs(
+    store: Store,
+    log: str,
+    absent: set[tuple[int, bytes]],
+    occurred_at_us: Callable[[int], int | None],
+    place: str | None,
+) -> list[Absence]:
+    return [
+        Absence(
+            Part.BLOB,
+            store,
+            log,
+            leaf,
+            f"the blob of subject {ref.hex()}",
+            place=place,
+            occurred_at_us=occurred_at_us(leaf),
+            subject=ref,
+        )
+        for leaf, ref in sorted(absent)
+    ]
+
+
+def blobs_within(blobs: bytearray, first: int, end: int) -> dict[tuple[int, bytes], bytes]:
+    """The vault's blobs of some leaves; they stand in the order of their leaves."""
+    size = BLOB.size
+    low, high = 0, len(blobs) // size
+    while low < high:
+        middle = (low + high) // 2
+        if BLOB.unpack_from(blobs, middle * size)[0] < first:
+            low = middle + 1
+        else:
+            high = middle
+    to = low
+    while to * size < len(blobs) and BLOB.unpack_from(blobs, to * size)[0] < end:
+        to += 1
+    return dict(owners(blobs[low * size : to * size]))

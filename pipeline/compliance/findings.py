@@ -40,6 +40,7 @@ class Store(StrEnum):
     INDEX = "index"
     CHECKPOINTS = "checkpoints"
     DEAD_LETTERS = "dead-letters"
+    AUTHORITY = "authority"  # orders and erasures, and the leaves that they need
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,9 @@ class Findings:
     listed: list[Finding] = field(default_factory=list)
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # kind, store, log
     on_add: Callable[[Finding], None] | None = None  # is told of every one, listed or not
+    # What is missing by authority, which is no finding: how (erased, redacted, expired), under which
+    # request, and what part.
+    granted: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     _known: set[Finding] = field(default_factory=set)
 
     def add(self, finding: Finding) -> None:
@@ -107,11 +111,17 @@ class Findings:
         for (kind, store, log), count in sorted(self.counts.items()):
             yield {"kind": kind, "store": store, "log": log, "findings": count}
 
+    def authorities(self) -> Iterator[dict[str, Any]]:
+        """For output: what is missing by authority, a row per request and part."""
+        for (how, request, part), count in sorted(self.granted.items()):
+            yield {"authority": how, "request_id": request, "part": part, "count": count}
+
     def to_state(self) -> dict[str, Any]:
         """As JSON keeps it."""
         return {
             "listed": [finding.row() for finding in self.listed],
             "counts": [[*sort, count] for sort, count in sorted(self.counts.items())],
+            "granted": [[*sort, count] for sort, count in sorted(self.granted.items())],
         }
 
     @classmethod
@@ -122,4 +132,7 @@ class Findings:
             for row in state["listed"]
         ]
         counts = Counter({(kind, store, log): int(n) for kind, store, log, n in state["counts"]})
-        return cls(listed, counts, _known=set(listed))
+        granted = Counter(
+            {(how, request, part): int(n) for how, request, part, n in state["granted"]}
+        )
+        return cls(listed, counts, granted=granted, _known=set(listed))

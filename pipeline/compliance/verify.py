@@ -91,6 +91,7 @@ class Verification:
         """
         progress = self._progress or await self.begin()
         try:
+            await self._parts.authorities.load()
             if self._parts.index is not None:
                 await self._parts.index.refresh()
             for log in progress.logs:
@@ -98,6 +99,7 @@ class Verification:
                     await self._log(progress, log)
                     self._save()
             if not self._options.scope.log:
+                progress.findings.add_all(self._parts.authorities.findings)
                 await self._nobodys(progress.findings)
         finally:
             progress.stubs += self._parts.documents.stubs

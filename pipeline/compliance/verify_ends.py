@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from pipeline.compliance.archive_walk import ArchiveWalk
+from pipeline.compliance.authority import Authorities
 from pipeline.compliance.findings import (
     LISTED_PER_SORT,
     ROLLED_BACK,
@@ -31,6 +32,7 @@ class Parts:
     """What a verification reads; None: that store is left out."""
 
     reader: TrailReader
+    authorities: Authorities
     ledger: bool
     archive: ArchiveWalk | None
     index: IndexReader | None

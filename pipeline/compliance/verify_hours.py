@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -19,8 +20,15 @@ LISTED_MAX: Final = 200  # hours of one log
 Hours = dict[int, list[int]]  # hour since 1970 → events that should be there, events that are
 
 
-def count_places(hours: dict[Store, Hours], places: Mapping[Store, bytes]) -> None:
-    """Count a range of leaves, as ``leaves`` and other stores have it (``sinks.archive_facts.PLACE``)."""
+def count_places(
+    hours: dict[Store, Hours],
+    places: Mapping[Store, bytes],
+    expired: AbstractSet[int] = frozenset(),
+) -> None:
+    """Count a range of leaves, as ``leaves`` and other stores have it (``sinks.archive_facts.PLACE``).
+
+    ``expired``: leaves whose events the ledger lacks by authority.
+    """
     known: dict[bytes, Counter[int]] = {}
     for packed in places.values():
         if packed not in known:
@@ -28,15 +36,26 @@ def count_places(hours: dict[Store, Hours], places: Mapping[Store, bytes]) -> No
     expected = known[places[Store.LEAVES]]
     for store, packed in places.items():
         if store is not Store.LEAVES:
-            _add(hours.setdefault(store, {}), expected, known[packed])
+            due = expected
+            if store is Store.LEDGER and expired:
+                due = _hours(_without(places[Store.LEAVES], expired))
+            _add(hours.setdefault(store, {}), due, known[packed])
 
 
 def count_documents(
-    hours: Hours, places: bytes, documents: Iterable[Document], *, durable: int
+    hours: Hours,
+    places: bytes,
+    documents: Iterable[Document],
+    *,
+    durable: int,
+    expired: AbstractSet[int] = frozenset(),
 ) -> None:
-    """Count documents beside the events of the same range; those of leaf ``durable`` and later may lag."""
+    """Count documents beside the events of the same range; those of leaf ``durable`` and later may lag.
+
+    ``expired``: as above, and so are their documents.
+    """
     below = bisect_left(longs(places, PLACE.size, 0), durable)
-    expected = _hours(places[: below * PLACE.size])
+    expected = _hours(_without(places[: below * PLACE.size], expired))
     found: Counter[int] = Counter()
     for document in documents:
         hour = _hour_of(document.source.get("@timestamp"))
@@ -66,6 +85,12 @@ def _add(hours: Hours, expected: Counter[int], found: Counter[int]) -> None:
     for place, counter in enumerate((expected, found)):
         for hour, events in counter.items():
             hours.setdefault(hour, [0, 0])[place] += events
+
+
+def _without(places: bytes, leaves: AbstractSet[int]) -> bytes:
+    if not leaves:
+        return places
+    return b"".join([PLACE.pack(*one) for one in PLACE.iter_unpack(places) if one[0] not in leaves])
 
 
 def _hours(places: bytes) -> Counter[int]:

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import orjson
 
-from pipeline.compliance.authority import Absence, missing
+from pipeline.compliance.absence import Absence, Part, Problem
 from pipeline.compliance.findings import Finding, Kind, Store
 from pipeline.compliance.trail_reader import BlobRow, EventRow
 from pipeline.compliance.verify_leaves import Where
@@ -53,7 +53,6 @@ class DocumentCheck:
         self._prefix = prefix
         self._documents = Documents(late_after_s=late_after_s)
         self._keys_of = keys_of
-        self._keyless: set[bytes] = set()
         self.stubs = 0
 
     @property
@@ -63,7 +62,7 @@ class DocumentCheck:
 
     async def events(
         self, where: Where, rows: Sequence[EventRow], hashes: bytes, blobs: Sequence[BlobRow]
-    ) -> tuple[list[SealedEvent], list[Finding]]:
+    ) -> tuple[list[SealedEvent], list[Problem]]:
         """The events of rows as catch-up has them, opened where there are keys; ``hashes``: theirs, one
         after the other.
         """
@@ -75,7 +74,7 @@ class DocumentCheck:
         if self.whole and self._keys_of is not None:
             refs = {UUID(bytes=blob.subject_ref) for blob in blobs}
             keys = await self._keys_of(refs) if refs else {}
-        events, problems = [], list[Finding]()
+        events, problems = [], list[Problem]()
         for number, row in enumerate(rows):
             event = _event(row, by_leaf.get(row.leaf, []))
             if event is None:
@@ -94,28 +93,29 @@ class DocumentCheck:
         found: Sequence[Document],
         *,
         durable: int,
-    ) -> list[Finding]:
+    ) -> list[Problem]:
         """Documents beside the leaves of a range; ``durable``: all before it must be there."""
         by_leaf: dict[int, list[Document]] = {}
         for document in found:
             by_leaf.setdefault(_leaf(document), []).append(document)
-        problems: list[Finding] = []
+        problems: list[Problem] = []
         for leaf, event in expected.items():
             event_id = uuid_text(event.event_id)
             here = by_leaf.pop(leaf, [])
             right = [document for document in here if document.id == event_id]
             if not right and leaf < durable:
-                absent = missing(
+                problems.append(
                     Absence(
+                        Part.DOCUMENT,
                         Store.INDEX,
                         where.log,
                         leaf,
                         "the document",
                         event_id=event_id,
                         place=event_id,
+                        occurred_at_us=event.occurred_at_us,
                     )
                 )
-                problems += [absent] if absent else []
             name = f"{self._prefix}-{month_text(event.occurred_at_us)}"
             right.sort(key=lambda document: document.index_name != name)
             for document in right[:1]:
@@ -130,14 +130,16 @@ class DocumentCheck:
 
     def _open(
         self, where: Where, row: EventRow, event: SealedEvent, keys: Mapping[UUID, SubjectKey]
-    ) -> list[Finding]:
-        problems: list[Finding] = []
+    ) -> list[Problem]:
+        problems: list[Problem] = []
         event_id = uuid_text(event.event_id)
         opened: dict[str, Any] = {}
         for blob in event.blobs:
             key = keys.get(UUID(bytes=blob.subject_ref))
             if key is None:
-                problems += self._without_key(where, row.leaf, blob.subject_ref)
+                if blob.subject_ref != NOBODY:
+                    what = f"the key of subject {blob.subject_ref.hex()}"
+                    problems.append(_absent(Part.KEY, where, row, event, blob.subject_ref, what))
                 continue
             try:
                 values = open_blob(key, event.event_id, blob)
@@ -147,7 +149,12 @@ class DocumentCheck:
                     Finding(Kind.CHANGED, Store.LEDGER, where.log, what, row.leaf, event_id)
                 )
                 continue
-            wrong = _uncommitted(key, event, row.canonical, values)
+            wrong, gone = _compared(key, event, row.canonical, values)
+            for path in gone:
+                what = f"the value {path} of subject {blob.subject_ref.hex()}"
+                problems.append(
+                    _absent(Part.VALUE, where, row, event, blob.subject_ref, what, path)
+                )
             if wrong:
                 what = f"values that are not what was committed to: {', '.join(sorted(wrong))}"
                 problems.append(
@@ -156,15 +163,6 @@ class DocumentCheck:
             opened.update(values)
         event.opened = opened
         return problems
-
-    def _without_key(self, where: Where, leaf: int, subject_ref: bytes) -> list[Finding]:
-        if subject_ref in self._keyless or subject_ref == NOBODY:
-            return []
-        self._keyless.add(subject_ref)
-        absent = missing(
-            Absence(Store.LEDGER, where.log, leaf, f"the key of subject {subject_ref.hex()}")
-        )
-        return [absent] if absent else []
 
     def _differs(
         self,
@@ -226,18 +224,43 @@ def _event(row: EventRow, blobs: list[SealedBlob]) -> SealedEvent | None:
     )
 
 
-def _uncommitted(
+def _absent(
+    part: Part,
+    where: Where,
+    row: EventRow,
+    event: SealedEvent,
+    subject: bytes,
+    what: str,
+    path: str | None = None,
+) -> Absence:
+    return Absence(
+        part,
+        Store.LEDGER,
+        where.log,
+        row.leaf,
+        what,
+        event_id=uuid_text(event.event_id),
+        occurred_at_us=event.occurred_at_us,
+        subject=subject,
+        path=path,
+    )
+
+
+def _compared(
     key: SubjectKey, event: SealedEvent, canonical: bytes, values: Mapping[str, Any]
-) -> list[str]:
-    """Paths of opened values that the event does not commit to. One look where it commits to all."""
+) -> tuple[list[str], list[str]]:
+    """Paths of opened values that the event does not commit to, and of those that it does commit to and
+    that are not there. One look where it commits to just these.
+    """
     if committed_member(key, event.event_id, values) in canonical:
-        return []
+        return [], []
     committed = orjson.loads(canonical)["sealed"].get(uuid_text(key.ref), {})
-    return [
+    wrong = [
         path
         for path, value in values.items()
         if committed.get(path) != b64encode(commitment(key, event.event_id, path, value)).decode()
     ]
+    return wrong, sorted(committed.keys() - values.keys())
 
 
 def _leaf(document: Document) -> int:

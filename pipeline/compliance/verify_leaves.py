@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import orjson
 
+from pipeline.compliance.absence import Absence, Part, Problem
 from pipeline.compliance.archive_objects import compare_subjects
-from pipeline.compliance.authority import Absence, missing
 from pipeline.compliance.findings import Finding, Kind, Store
 from pipeline.compliance.trail_reader import BlobRow, EventRow
 from pipeline.domain.escrow import NOBODY
@@ -63,7 +63,7 @@ class Where:
 
 async def differences(
     where: Where, stores: Mapping[Store, Packed], place_of: PlaceOf
-) -> list[Finding]:
+) -> list[Problem]:
     """Which store says something else of which leaf. Each store is to have every leaf of the range."""
     packed = list(stores.values())
     count = where.end - where.first
@@ -72,7 +72,7 @@ async def differences(
         return []
     said = {store: _unpacked(one) for store, one in stores.items()}
     leaf_of = {value.event_id: leaf for values in said.values() for leaf, value in values.items()}
-    found: list[Finding] = []
+    found: list[Problem] = []
     for leaf in range(where.first, where.end):
         have = {store: values[leaf] for store, values in said.items() if leaf in values}
         if len(have) == len(said) and len(set(have.values())) == 1:
@@ -93,14 +93,18 @@ def _unpacked(packed: Packed) -> dict[int, Said]:
 
 def _absent(
     where: Where, leaf: int, have: Mapping[Store, Said], stores: Mapping[Store, object]
-) -> list[Finding]:
-    event_id = next((_text(value.event_id) for value in have.values()), None)
+) -> list[Absence]:
+    said = next(iter(have.values()), None)
+    event_id = None if said is None else _text(said.event_id)
+    at_us = None if said is None else said.occurred_at + _EPOCH_US
     found = []
     for store in stores:
         if store not in have:
-            what = "the leaf itself" if store is Store.LEAVES else "the event"
-            absent = missing(Absence(store, where.log, leaf, what, event_id=event_id))
-            found += [absent] if absent else []
+            is_leaf = store is Store.LEAVES
+            part, what = (Part.LEAF, "the leaf itself") if is_leaf else (Part.EVENT, "the event")
+            found.append(
+                Absence(part, store, where.log, leaf, what, event_id, occurred_at_us=at_us)
+            )
     return found
 
 
@@ -222,7 +226,7 @@ def check_blobs(
     rows: Sequence[BlobRow],
     times: Mapping[int, bytes],
     vaulted: Mapping[tuple[int, bytes], bytes] | None,
-) -> list[Finding]:
+) -> list[Problem]:
     """Whether the ledger has the blobs that its events call for, and the vault the same ones.
 
     ``times``: leaf → occurred_at as PostgreSQL sends it. ``vaulted``: (leaf, subject) → hash; None where
@@ -233,7 +237,11 @@ def check_blobs(
         for row in rows
         if row.leaf in times  # of an event that is missing nothing more is said
     }
-    found = compare_subjects(Store.LEDGER, where.log, sealed, held)
+
+    def occurred_at_us(leaf: int) -> int:
+        return int.from_bytes(times[leaf], "big", signed=True) + _EPOCH_US
+
+    found = compare_subjects(Store.LEDGER, where.log, sealed, held, occurred_at_us)
     for row in rows:
         if row.occurred_at != times.get(row.leaf, row.occurred_at):
             what = (

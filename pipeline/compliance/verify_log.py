@@ -6,12 +6,13 @@ is kept between two spans is a position, two frontiers and counts.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
-from pipeline.compliance.archive_objects import PARENTS, ArchivedLeaves, owners
+from pipeline.compliance.absence import WITHOUT, Problem
+from pipeline.compliance.archive_objects import PARENTS, ArchivedLeaves, blobs_within
 from pipeline.compliance.archive_walk import ArchiveWalk
-from pipeline.compliance.authority import Absence, missing
+from pipeline.compliance.authority import Judged
 from pipeline.compliance.findings import (
     Finding,
     Findings,
@@ -33,7 +34,7 @@ from pipeline.compliance.verify_leaves import (
 )
 from pipeline.compliance.verify_state import LogProgress
 from pipeline.domain.merkle import HASH_BYTES, Frontier
-from sinks.archive_facts import BLOB, PLACE, SERVER
+from sinks.archive_facts import PLACE, SERVER
 from sinks.index_reader import Document, IndexReader
 
 SPAN_LEAVES: Final = 20_000  # of small objects together; a larger object is a span of its own
@@ -111,11 +112,9 @@ class LogCheck:
             return
         due = min(self._state.archived, end)
         if self._parts.archive is not None and first < due:
-            what = f"no object holds the leaves {first} to {due - 1}"
-            absent = missing(
-                Absence(Store.ARCHIVE, self._name, first, what, place=f"{first}-{due - 1}")
-            )
-            self._findings.add_all([absent] if absent else [])
+            # Locked, and whatever expires stays there: nothing gives authority.
+            what = f"no object holds the leaves {first} to {due - 1}: {WITHOUT}"
+            self._add(Kind.MISSING, Store.ARCHIVE, what, first, place=f"{first}-{due - 1}")
         self._log.archive = None
         while self._log.next_leaf < end:
             await self._range(min(self._log.next_leaf + self._rows_at_once, end), None)
@@ -134,7 +133,13 @@ class LogCheck:
             packed = Packed(leaves.places, leaves.hashes)
             where = Where(self._name, self._state.log_id, first, to)
             self._findings.add_all(
-                await differences(where, {Store.LEAVES: packed}, self._parts.reader.place_of)
+                (
+                    await self._judge(
+                        await differences(
+                            where, {Store.LEAVES: packed}, self._parts.reader.place_of
+                        )
+                    )
+                ).findings
             )
             await self._grow(first, to, self._all_hashes(leaves, first, to, []), None)
 
@@ -150,7 +155,7 @@ class LogCheck:
         stores = {Store.LEAVES: Packed(leaves.places, leaves.hashes)}
         checked: CheckedRows | None = None
         blobs: list[BlobRow] = []
-        problems: list[Finding] = []
+        problems: list[Problem] = []
         if self._reads_rows:
             rows = await reader.rows(log_id, first, end)
             blobs = await reader.blobs(log_id, first, end)
@@ -163,23 +168,28 @@ class LogCheck:
                 held.part("places", PLACE.size, first, end),
                 held.part("hashes", HASH_BYTES, first, end),
             )
+            problems += held.absent(first, end, begins=self._begins)
         problems += await differences(where, stores, reader.place_of)
         documents: list[Document] = []
         if checked is not None:
             problems += self._blobs(where, checked, blobs, held)
-            if self._parts.index is not None:
-                documents = await self._index(self._parts.index, where, checked, blobs, problems)
-        self._findings.add_all(problems)
+        judged = await self._judge(problems)
+        if checked is not None and self._parts.index is not None:
+            documents = await self._index(self._parts.index, where, checked, blobs, judged)
+        self._findings.add_all(judged.findings)
         hashes = self._all_hashes(leaves, first, end, list(stores.values())[1:])
         archived = held.part("hashes", HASH_BYTES, first, end) if held is not None else None
 
         def count() -> None:
             places = {store: one.places for store, one in stores.items()}
-            count_places(self._log.hours, places)
+            count_places(self._log.hours, places, judged.expired)
+            self._findings.granted += judged.granted
             if checked is not None and self._parts.index is not None:
                 hours = self._log.hours.setdefault(Store.INDEX, {})
                 durable = self._state.indexed
-                count_documents(hours, leaves.places, documents, durable=durable)
+                count_documents(
+                    hours, leaves.places, documents, durable=durable, expired=judged.expired
+                )
 
         await self._grow(first, end, hashes, archived, count)
 
@@ -193,12 +203,12 @@ class LogCheck:
 
     def _blobs(
         self, where: Where, checked: CheckedRows, blobs: list[BlobRow], held: ArchivedLeaves | None
-    ) -> list[Finding]:
-        found: list[Finding] = []
+    ) -> list[Problem]:
+        found: list[Problem] = []
         times = {row.leaf: row.place[-8:] for row in checked.rows}
         vaulted = None
         if held is not None:
-            vaulted = _within(held.blobs, where.first, where.end)
+            vaulted = blobs_within(held.blobs, where.first, where.end)
             server = held.part("server", SERVER.size, where.first, where.end)
             found += compare_server(where, checked.rows, checked.server, server)
         return found + check_blobs(where, checked.sealed, blobs, times, vaulted)
@@ -209,14 +219,16 @@ class LogCheck:
         where: Where,
         checked: CheckedRows,
         blobs: list[BlobRow],
-        problems: list[Finding],
+        judged: Judged,
     ) -> list[Document]:
-        """Documents beside the events of the ledger, but for those in doubt; adds to ``problems``."""
+        """Documents beside the events of the ledger, but for those in doubt; adds to ``judged``."""
         check = self._parts.documents
         found = await index.of_leaves(self._name, where.first, where.end, whole=check.sources)
         events, unopened = await check.events(where, checked.rows, checked.packed.hashes, blobs)
-        problems += unopened
-        doubtful = {one.leaf for one in problems if one.store in (Store.LEDGER, Store.LEAVES)}
+        judged.join(await self._judge(unopened))
+        doubtful = judged.doubtful | {
+            one.leaf for one in judged.findings if one.store in (Store.LEDGER, Store.LEAVES)
+        }
         by_id = {event.event_id: event for event in events}
         wanted = {
             row.leaf: by_id[event_id]
@@ -225,8 +237,12 @@ class LogCheck:
         }
         late = {row.leaf: row.late for row in checked.rows}
         durable = self._state.indexed
-        problems += check.compare(where, wanted, late, found, durable=durable)
+        compared = check.compare(where, wanted, late, found, durable=durable)
+        judged.join(await self._judge(compared))
         return found
+
+    async def _judge(self, problems: Sequence[Problem]) -> Judged:
+        return await self._parts.authorities.judge(self._state.log_id, problems)
 
     def _all_hashes(
         self, leaves: PackedLeaves, first: int, end: int, others: list[Packed]
@@ -318,19 +334,3 @@ class LogCheck:
 def _fit(held: ArchivedLeaves, found: ArchivedLeaves) -> bool:
     leaves = found.next_leaf - held.first_leaf
     return leaves <= SPAN_LEAVES and held.sound and found.sound
-
-
-def _within(blobs: bytearray, first: int, end: int) -> dict[tuple[int, bytes], bytes]:
-    """The vault's blobs of some leaves; they stand in the order of their leaves."""
-    size = BLOB.size
-    low, high = 0, len(blobs) // size
-    while low < high:
-        middle = (low + high) // 2
-        if BLOB.unpack_from(blobs, middle * size)[0] < first:
-            low = middle + 1
-        else:
-            high = middle
-    to = low
-    while to * size < len(blobs) and BLOB.unpack_from(blobs, to * size)[0] < end:
-        to += 1
-    return dict(owners(blobs[low * size : to * size]))

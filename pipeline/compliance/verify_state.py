@@ -21,7 +21,7 @@ from pipeline.domain.errors import ConfigurationError
 from pipeline.domain.logs import LogName
 from pipeline.domain.merkle import Frontier
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 @dataclass(slots=True)

@@ -75,7 +75,8 @@ def verify(
 
     Every leaf is computed anew from ledger and archive, every root is compared with head, objects and
     signed checkpoints, the index with the documents that the ledger gives, and `intake` with topics and
-    dead letters. Runs beside the worker, reads only (AUDIT_AUDITOR_DATABASE_URL), and names what it
+    dead letters. What is missing counts as erased, redacted or expired only under a leaf of the trail that
+    names the request and commits to what it affects, and is counted by request. Runs beside the worker, reads only (AUDIT_AUDITOR_DATABASE_URL), and names what it
     finds. Each log is verified up to its size at the start.
     """
     from pipeline.entrypoints.cli.failures import ProblemFound
@@ -106,12 +107,20 @@ def verify(
     else:
         rows = log_rows(found)
         show_rows(rows, list(rows[0]) if rows else [], output, empty="no log yet")
+        _show_authority(as_dict(found))
         _show_findings(as_dict(found), LISTED_MAX)
     if found.stubs:
         say(f"{found.stubs} documents are stubs, which the index took instead of the event's own")
     if found.findings.total:
         suggest("docs/runbooks/verify-found.md says what each finding means", output)
         raise ProblemFound(f"{found.findings.total} findings")
+
+
+def _show_authority(found: dict[str, list[dict[str, object]]]) -> None:
+    """What is missing by authority: erased, redacted or expired, under which request."""
+    if found["authority"]:
+        columns = ["authority", "request_id", "part", "count"]
+        show_rows(found["authority"], columns, OutputFormat.TABLE)  # type: ignore[arg-type]
 
 
 def _show_findings(found: dict[str, list[dict[str, object]]], listed_max: int) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from pipeline.compliance.archive_walk import ArchiveWalk
+from pipeline.compliance.authority import Authorities
+from pipeline.compliance.authority_reader import AuthorityReader
 from pipeline.compliance.checkpoint_store import CheckpointTable
 from pipeline.compliance.trail_reader import TrailReader
 from pipeline.compliance.verify import Options, Scope, Verification
@@ -27,6 +29,7 @@ from pipeline.entrypoints.cli.verify_topics import KafkaTopics
 from pipeline.keys.signing_keys import trusted_keys
 from pipeline.tls import checked_ca_file
 from sinks import bulk
+from sinks.expiring import ExpiringLeaves
 from sinks.index_reader import IndexReader
 
 if TYPE_CHECKING:
@@ -110,9 +113,22 @@ async def verification(
             vault_bucket=settings.s3_vault_bucket,
         )
 
+        expiring = ExpiringLeaves(url, timeout_s=settings.request_timeout_s)
+        stack.push_async_callback(expiring.close)
+        authorities = Authorities(
+            AuthorityReader(
+                ledger,
+                expiring,
+                objects,
+                archive_bucket=settings.s3_archive_bucket,
+                vault_bucket=settings.s3_vault_bucket,
+            )
+        )
+
         def parts(on_span: Callable[[int], None]) -> Parts:
             return Parts(
                 TrailReader(ledger),
+                authorities,
                 ledger="ledger" in wanted.stores,
                 archive=archive if "archive" in wanted.stores else None,
                 index=index,
@@ -161,6 +177,7 @@ def as_dict(found: Progress) -> dict[str, Any]:
         "logs": log_rows(found),
         "findings": found.findings.total,
         "counts": list(found.findings.summary()),
+        "authority": list(found.findings.authorities()),
         "listed": [finding.row() for finding in found.findings.listed],
         "hours": [row for log in found.logs for row in log.differing],
         "stubs": found.stubs,
