@@ -186,7 +186,7 @@ def test_an_auditor_takes_away_what_is_asked_for_and_the_trail_knows(
     assert set(TENANTS) <= set(found["a"]["manifest"]["trail_events"])
     told = found["o"]["manifest"]["trail_events"]["tenant-1"]
     [document] = wait_until(lambda: indexed(settings, f'event.id:"{told}"'))
-    assert document["event"]["reason"] == "case 12 of Zoë Vogelsang-Xu"
+    assert document["event.reason"] == "case 12 of Zoë Vogelsang-Xu"
 
     # The proof of one event; an event of the export itself waits for the next checkpoint.
     proof, entry = tmp_path / "e.tlog-proof", tmp_path / "e.json"

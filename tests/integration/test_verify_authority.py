@@ -65,7 +65,8 @@ async def test_what_was_erased_is_counted_with_each_of_its_leaves(made: Removing
 async def test_another_key_that_is_gone_has_no_authority(made: Removing) -> None:
     request = await made.erase()
     made.trail.spoil(
-        f"UPDATE audit_user SET wrapped_key = NULL WHERE subject_ref = '{UUID(bytes=OTHER.ref)}'",
+        "UPDATE audit_user SET wrapped_key = NULL, erased_at = now()"
+        f" WHERE subject_ref = '{UUID(bytes=OTHER.ref)}'",
         # Whoever adds the person to the request adds no leaf to what was committed to.
         "UPDATE redaction_request SET subject_refs = subject_refs"
         f" || '{UUID(bytes=OTHER.ref)}'::uuid",
