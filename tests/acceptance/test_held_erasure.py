@@ -26,7 +26,9 @@ def test_an_erasure_under_hold_waits_and_says_so(
     ).rows[0]["hold_id"]  # fmt: skip
     person = ["--tenant", "acme", "--id-type", "user_id", "--subject", "u-held-erase"]
 
-    asked = run_cli("erase", *person, "--reason", "Art. 17", "--yes", AUDIT_OPERATOR="ann")
+    asked = run_cli(
+        "erase", *person, "--reason", "Art. 17", "--yes", AUDIT_OPERATOR="ann", **signing
+    )
     assert asked.status == 0, asked.err
     [request] = set(re.findall(r"[0-9a-f]{8}-[0-9a-f-]{27}", asked.out + asked.err))
     approved = run_cli("erase", "approve", request, AUDIT_OPERATOR="ben", **signing)
