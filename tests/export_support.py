@@ -13,11 +13,13 @@ from typing import Any
 from uuid import UUID
 
 from pipeline import verifier
+from pipeline.compliance.absence import Absence
+from pipeline.compliance.authority import Judged
 from pipeline.compliance.bundle_writer import MANIFEST, SIGNATURE, manifest_text, tar_header
 from pipeline.compliance.export import Exporter, ExportRequest, ExportSummary
 from pipeline.compliance.export_filters import ExportFilters
 from pipeline.compliance.export_opening import NoOpener
-from pipeline.compliance.export_read import ExportedEvent
+from pipeline.compliance.export_read import ExportedEvent, ExportPage
 from pipeline.domain.canonical import canonical_json
 from pipeline.domain.checkpoints import Checkpoint, origin_of
 from pipeline.domain.logs import LogName
@@ -116,10 +118,15 @@ class LogsInMemory:
 
     async def events(
         self, log_id: int, name: LogName, filters: ExportFilters, size: int
-    ) -> AsyncIterator[list[ExportedEvent]]:
+    ) -> AsyncIterator[ExportPage]:
         taken = [one for one in self._logs[log_id][1][:size] if lets_in(filters, one)]
         for at in range(0, len(taken), self.page):
-            yield taken[at : at + self.page]
+            yield ExportPage(taken[at : at + self.page], [])
+
+
+async def no_authority(_log_id: int, absences: Sequence[Absence]) -> Judged:
+    """Nothing may be missing."""
+    return Judged([one.finding() for one in absences])
 
 
 def lets_in(filters: ExportFilters, one: ExportedEvent) -> bool:
@@ -196,6 +203,7 @@ def a_bundle(
         schemas=[SCHEMA],
         keys=[SIGNER.verifier],
         signers=[signer],
+        judge=no_authority,
         announce=announce,
     )
     file = io.BytesIO()

@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import IO, Any, Protocol
 
+from pipeline.compliance.absence import Absence
+from pipeline.compliance.authority import Judged
 from pipeline.compliance.bundle_writer import (
     FORMAT,
     FORMAT_VERSION,
@@ -76,6 +78,8 @@ class ExportSummary:
     content_sha256: str
 
 
+# What became of leaves of one log whose rows are gone (``pipeline.compliance.authority``).
+Judge = Callable[[int, Sequence[Absence]], Awaitable[Judged]]
 # Returns the id of the event that tells each tenant of the export, once all are leaves of the trail.
 Announce = Callable[[ExportSummary], Awaitable[Mapping[str, str]]]
 OnEvents = Callable[[int], None]
@@ -87,6 +91,7 @@ class _LogExport:
 
     name: LogName
     events: int = 0
+    expired: int = 0
     first_leaf: int | None = None
     last_leaf: int = -1
     sizes: list[int] = field(default_factory=list)
@@ -97,6 +102,7 @@ class _LogExport:
             "checkpoints": self.sizes,
             "complete": first is not None and self.events == self.last_leaf - first + 1,
             "events": self.events,
+            "expired": self.expired,
             "first_leaf": first,
             "last_leaf": None if first is None else self.last_leaf,
             "log": str(self.name),
@@ -115,6 +121,7 @@ class Exporter:
         schemas: Sequence[RecordedSchema],
         keys: Sequence[VerifierKey],
         signers: Sequence[NoteSigner],
+        judge: Judge,
         announce: Announce,
     ) -> None:
         self._reader = reader
@@ -123,6 +130,7 @@ class Exporter:
         self._schemas = {schema.schema_id: schema for schema in schemas}
         self._keys = keys
         self._signers = signers
+        self._judge = judge
         self._announce = announce
 
     async def write(
@@ -131,7 +139,8 @@ class Exporter:
         """Write a bundle to an empty file; its manifest. The file is whole on return, and not before.
 
         Raises:
-            ChainBroken: The ledger is not what was hashed, or a checkpoint is not what was signed.
+            ChainBroken: The ledger is not what was hashed, lacks an event without authority, or a
+                checkpoint is not what was signed.
             ConfigurationError: A schema that events name was never recorded.
             Unavailable: Begin again later.
         """
@@ -200,8 +209,9 @@ class Exporter:
         subtrees = Subtrees(self._tiles(name), self._reader, log_id, size)
         part = Part(name)
         async for page in self._reader.events(log_id, name, request.filters, size):
-            opened = await self._opener.open(log_id, name, page)
-            for one, values in zip(page, opened, strict=True):
+            log.expired += await self._expired(log_id, name, page.gone)
+            opened = await self._opener.open(log_id, name, page.events)
+            for one, values in zip(page.events, opened, strict=True):
                 hashes = await subtrees.roots(list(between(log.last_leaf, one.leaf_index, size)))
                 part.add(one, hashes, values)
                 log.events += 1
@@ -210,13 +220,22 @@ class Exporter:
                 if part.held_bytes >= PART_BYTES:
                     part.write(bundle, request.events_format)
                     part = Part(name)
-            yield page
+            yield page.events
         if part.events:
             part.write(bundle, request.events_format)
         if log.events:
             behind = await subtrees.roots(list(between(log.last_leaf, size, size)))
             if behind:
                 bundle.add(f"proofs/{name}/{size:019d}", b"".join(behind))
+
+    async def _expired(self, log_id: int, name: LogName, gone: Sequence[Absence]) -> int:
+        """How many of some leaves without a row are expired: no other one may be passed over."""
+        if not gone:
+            return 0
+        judged = await self._judge(log_id, gone)
+        for finding in judged.findings:
+            raise ChainBroken(str(name), f"{finding.what}; run: audit-trail verify")
+        return len(judged.expired)
 
     async def _prove(
         self,

@@ -1,7 +1,7 @@
 """Reading the events of an export from the ledger: in the order of their leaves, filtered by the server.
 
 Guarantees that each event's bytes are those of its leaf, that its tenant is one that was asked for, by
-these bytes and not by a column, and that no leaf is passed over because its row is gone.
+these bytes and not by a column, and that every leaf whose row is gone is named.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import struct
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
 
+from pipeline.compliance.absence import Absence, Part
 from pipeline.compliance.export_filters import ExportFilters
+from pipeline.compliance.findings import Store
 from pipeline.db.connection import Connection
 from pipeline.domain.errors import ChainBroken
 from pipeline.domain.logs import LogName
@@ -51,15 +53,16 @@ FROM (
 WHERE total - octet_length(canonical) < %s
 ORDER BY leaf_index
 """
-# The first leaf of a window and period that has no row: whose event it was, nobody can say.
+# The leaves of a window and period that have no row: whose events they were, nobody can say.
 _WITHOUT_ROW = """
-SELECT min(leaf_index) FROM leaves
+SELECT leaf_index, event_id, (extract(epoch FROM occurred_at) * 1000000)::bigint FROM leaves
 WHERE log_id = %s AND leaf_index >= %s AND leaf_index < %s{period}
     AND NOT EXISTS (
         SELECT FROM audit_logs
         WHERE audit_logs.log_id = leaves.log_id AND audit_logs.leaf_index = leaves.leaf_index
             AND audit_logs.occurred_at = leaves.occurred_at
     )
+ORDER BY leaf_index
 """
 _BLOBS = """
 SELECT leaf_index, uuid_send(subject_ref), nonce, ciphertext FROM audit_blobs
@@ -101,6 +104,15 @@ class ExportedEvent:
     leaf_index: int
     event: SealedEvent
     sealed: Mapping[str, Mapping[str, str]]
+
+
+class ExportPage(NamedTuple):
+    """Consecutive leaves: the events that the filters let in, in order, and the leaves of the period
+    whose row is gone, whoever's they were.
+    """
+
+    events: list[ExportedEvent]
+    gone: list[Absence]
 
 
 class ExportReader:
@@ -150,12 +162,12 @@ class ExportReader:
 
     async def events(
         self, log_id: int, name: LogName, filters: ExportFilters, size: int
-    ) -> AsyncIterator[list[ExportedEvent]]:
+    ) -> AsyncIterator[ExportPage]:
         """The events among the first ``size`` leaves that the filters let in, in order, page by page; a
         page may be empty.
 
         Raises:
-            ChainBroken: A row is missing, or is not what its leaf was made of.
+            ChainBroken: A row is not what its leaf was made of.
         """
         leaf = filters.from_leaf
         last = size if filters.to_leaf is None else min(size, filters.to_leaf)
@@ -166,22 +178,20 @@ class ExportReader:
 
     async def _window(
         self, log_id: int, name: LogName, filters: ExportFilters, first: int, end: int
-    ) -> tuple[list[ExportedEvent], int]:
+    ) -> tuple[ExportPage, int]:
         conditions, values = filters.conditions()
         period, times = filters.period()
         async with self._connection.session() as session:
             cursor = session.cursor(binary=True)
-            await cursor.execute(_WITHOUT_ROW.format(period=period), [log_id, first, end, *times])
-            ((missing,),) = await cursor.fetchall()
-            if missing is not None:
-                raise ChainBroken(str(name), f"leaf {missing} has no row in audit_logs: {_VERIFY}")
             await cursor.execute(
                 _EVENTS.format(conditions=conditions), [log_id, first, end, *values, READ_BYTES]
             )
-            rows = await cursor.fetchall()
-        page = [_exported(name, filters, row) for row in rows]
-        full = sum(len(one.event.canonical) for one in page) >= READ_BYTES
-        return page, page[-1].leaf_index + 1 if full else end
+            page = [_exported(name, filters, row) for row in await cursor.fetchall()]
+            if sum(len(one.event.canonical) for one in page) >= READ_BYTES:
+                end = page[-1].leaf_index + 1
+            await cursor.execute(_WITHOUT_ROW.format(period=period), [log_id, first, end, *times])
+            gone = [_absence(name, row) for row in await cursor.fetchall()]
+        return ExportPage(page, gone), end
 
     async def blobs(self, log_id: int, page: list[ExportedEvent]) -> Mapping[int, list[SealedBlob]]:
         """The blobs of some events, by leaf."""
@@ -203,6 +213,19 @@ class ExportReader:
         async with self._connection.session() as session:
             cursor = await session.execute(_SUBJECT_REFS, [hashes])
             return [row[0] for row in await cursor.fetchall()]
+
+
+def _absence(name: LogName, row: tuple[Any, ...]) -> Absence:
+    leaf, event_id, occurred_at_us = row
+    return Absence(
+        Part.EVENT,
+        Store.LEDGER,
+        str(name),
+        leaf,
+        f"leaf {leaf} has no row in audit_logs",
+        str(event_id),
+        occurred_at_us=occurred_at_us,
+    )
 
 
 def _exported(name: LogName, filters: ExportFilters, row: tuple[Any, ...]) -> ExportedEvent:

@@ -17,8 +17,10 @@ import psycopg
 import pytest
 
 from pipeline import verifier
+from pipeline.compliance.absence import Absence
+from pipeline.compliance.authority import Judged
 from pipeline.compliance.checkpoint_store import CheckpointTable
-from pipeline.compliance.export import Exporter, ExportRequest, ExportSummary
+from pipeline.compliance.export import Exporter, ExportRequest, ExportSummary, Judge
 from pipeline.compliance.export_filters import ExportFilters
 from pipeline.compliance.export_opening import KEY_GONE, VALUES_GONE, ExportOpener, NoOpener
 from pipeline.compliance.export_read import CHECKPOINTS_MAX, ExportReader
@@ -38,7 +40,7 @@ from sinks.ledger import PostgresLedger
 from sinks.recorded_schemas import RecordedSchema
 from sinks.subject_store import SubjectStore
 from tests.archive_support import Gateway, open_gateway
-from tests.export_support import KEYS, ORIGIN, SIGNER
+from tests.export_support import KEYS, ORIGIN, SIGNER, no_authority
 from tests.ledger_support import (
     OCCURRED_AT_US,
     Database,
@@ -89,6 +91,7 @@ class Trail:
         role: str = "auditor",
         opener: Callable[[ExportReader], Any] = lambda _reader: NoOpener(),
         tiles: Callable[[Any], TileReader | None] = lambda _name: None,
+        judge: Judge = no_authority,
     ) -> tuple[bytes, verifier.Report]:
         async def announce(summary: ExportSummary) -> dict[str, str]:
             return dict.fromkeys(summary.events, "told")
@@ -103,6 +106,7 @@ class Trail:
                 schemas=[SCHEMA],
                 keys=[SIGNER.verifier],
                 signers=[SIGNER],
+                judge=judge,
                 announce=announce,
             )
             await exporter.write(file, request)
@@ -208,7 +212,7 @@ async def test_each_filter_lets_in_what_it_says(
         pages = reader.events(
             trail.head.log_id, trail.head.name, ExportFilters(all_tenants=True, **filters), 40
         )
-        found = [one.leaf_index async for page in pages for one in page]
+        found = [one.leaf_index async for page in pages for one in page.events]
     assert found == leaves
     assert report.problems == []
 
@@ -237,6 +241,27 @@ async def test_an_export_passes_over_no_leaf_whose_row_is_gone(trail: Trail) -> 
 
     with pytest.raises(ChainBroken, match="leaf 11 has no row"):
         await trail.export(ExportFilters(tenants=("globex",)))
+
+
+async def test_an_export_goes_on_over_what_is_expired_and_counts_it(
+    trail: Trail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.compliance.export_read.READ_BYTES", 1_000)
+    trail.as_superuser("DELETE FROM audit_logs WHERE leaf_index IN (3, 11, 12)")
+    asked: list[tuple[int, int | None]] = []
+
+    async def by_right(log_id: int, absences: Sequence[Absence]) -> Judged:
+        asked.extend((one.leaf, one.occurred_at_us) for one in absences)
+        return Judged(expired={one.leaf for one in absences})
+
+    _, report = await trail.export(judge=by_right)
+
+    assert report.problems == []
+    assert report.statements == [
+        f"{trail.head.name}: 37 events, others may be left out, from leaf 0 to 39 of 40"
+    ]
+    assert report.manifest["logs"][0]["expired"] == 3
+    assert asked == [(leaf, OCCURRED_AT_US + leaf) for leaf in (3, 11, 12)]
 
 
 async def test_an_export_gives_no_row_that_was_changed(trail: Trail) -> None:

@@ -22,6 +22,7 @@ from pipeline.domain.errors import AuditTrailError, ConfigurationError
 from pipeline.domain.logs import LogName
 from pipeline.domain.notes import VerifierKey
 from pipeline.entrypoints.cli.announcing import system_event, tell_trail
+from pipeline.entrypoints.cli.authority import auditor_url, open_authorities
 from pipeline.entrypoints.cli.output import Row
 from pipeline.entrypoints.cli.stores import object_store
 from pipeline.keys.provider import load_provider
@@ -65,9 +66,8 @@ async def ledger_reader(
     settings: Settings, *, as_writer: bool = False
 ) -> AsyncIterator[Connection]:
     """A connection as the auditor's role, which decrypts nothing, or as the writer's."""
-    url = settings.database_url if as_writer else settings.auditor_database_url
-    address = url.get_secret_value() or settings.database_url.get_secret_value()
-    connection = Connection(address, name="export", timeout_s=settings.request_timeout_s)
+    url = settings.database_url.get_secret_value() if as_writer else auditor_url(settings)
+    connection = Connection(url, name="export", timeout_s=settings.request_timeout_s)
     try:
         yield connection
     finally:
@@ -150,6 +150,8 @@ def export(
         async with (
             ledger_reader(settings, as_writer=why is not None) as connection,
             tile_readers(settings, wanted=use_tiles) as tiles,
+            object_store(settings) as objects,
+            open_authorities(settings, objects) as authorities,
         ):
             reader = ExportReader(connection)
             store = SubjectStore(
@@ -167,6 +169,7 @@ def export(
                     schemas=await RecordedSchemas(connection).all(),
                     keys=keys,
                     signers=signers,
+                    judge=authorities.judge,
                     announce=announce,
                 )
                 return await _write(exporter, partial, request, on_events)
@@ -250,6 +253,7 @@ def rows_of(manifest: Mapping[str, Any]) -> list[Row]:
             "first_leaf": log["first_leaf"],
             "last_leaf": log["last_leaf"],
             "complete": log["complete"],
+            "expired": log["expired"],
             "checkpoint": log["checkpoints"][-1] if log["checkpoints"] else None,
         }
         for log in manifest["logs"]

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from pipeline.compliance.archive_walk import ArchiveWalk
-from pipeline.compliance.authority import Authorities
-from pipeline.compliance.authority_reader import AuthorityReader
 from pipeline.compliance.checkpoint_store import CheckpointTable
 from pipeline.compliance.trail_reader import TrailReader
 from pipeline.compliance.verify import Options, Scope, Verification
@@ -23,13 +21,13 @@ from pipeline.compliance.verify_index import DocumentCheck
 from pipeline.compliance.verify_state import Progress
 from pipeline.db.connection import Connection
 from pipeline.domain.errors import ConfigurationError
+from pipeline.entrypoints.cli.authority import auditor_url, open_authorities
 from pipeline.entrypoints.cli.output import Row, progress, say
 from pipeline.entrypoints.cli.stores import object_store
 from pipeline.entrypoints.cli.verify_topics import KafkaTopics
 from pipeline.keys.signing_keys import trusted_keys
 from pipeline.tls import checked_ca_file
 from sinks import bulk
-from sinks.expiring import ExpiringLeaves
 from sinks.index_reader import IndexReader
 
 if TYPE_CHECKING:
@@ -99,8 +97,7 @@ async def verification(
         raise ConfigurationError(f"no such store: {', '.join(sorted(unknown))}; there are {STORES}")
     listeners: list[Callable[[int], None]] = []
     async with AsyncExitStack() as stack:
-        url = settings.auditor_database_url.get_secret_value()
-        url = url or settings.database_url.get_secret_value()
+        url = auditor_url(settings)
         ledger = Connection(url, name="verify", timeout_s=settings.request_timeout_s)
         stack.push_async_callback(ledger.close)
         objects = await stack.enter_async_context(object_store(settings))
@@ -112,18 +109,7 @@ async def verification(
             archive_bucket=settings.s3_archive_bucket,
             vault_bucket=settings.s3_vault_bucket,
         )
-
-        expiring = ExpiringLeaves(url, timeout_s=settings.request_timeout_s)
-        stack.push_async_callback(expiring.close)
-        authorities = Authorities(
-            AuthorityReader(
-                ledger,
-                expiring,
-                objects,
-                archive_bucket=settings.s3_archive_bucket,
-                vault_bucket=settings.s3_vault_bucket,
-            )
-        )
+        authorities = await stack.enter_async_context(open_authorities(settings, objects))
 
         def parts(on_span: Callable[[int], None]) -> Parts:
             return Parts(

@@ -1,0 +1,43 @@
+"""Who may say that something is gone by right, over the stores of the settings, as the auditor's role."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from pipeline.compliance.authority import Authorities
+from pipeline.compliance.authority_reader import AuthorityReader
+from pipeline.db.connection import Connection
+from sinks.expiring import ExpiringLeaves
+
+if TYPE_CHECKING:
+    from pipeline.settings import Settings
+    from sinks.s3 import S3
+
+
+def auditor_url(settings: Settings) -> str:
+    """The role that reads everything and decrypts nothing; the writer's where it is not set."""
+    given = settings.auditor_database_url.get_secret_value()
+    return given or settings.database_url.get_secret_value()
+
+
+@asynccontextmanager
+async def open_authorities(settings: Settings, objects: S3) -> AsyncIterator[Authorities]:
+    """Nothing is read before it is asked for."""
+    url, timeout_s = auditor_url(settings), settings.request_timeout_s
+    connection = Connection(url, name="authority", timeout_s=timeout_s)
+    expiring = ExpiringLeaves(url, timeout_s=timeout_s)
+    try:
+        yield Authorities(
+            AuthorityReader(
+                connection,
+                expiring,
+                objects,
+                archive_bucket=settings.s3_archive_bucket,
+                vault_bucket=settings.s3_vault_bucket,
+            )
+        )
+    finally:
+        await expiring.close()
+        await connection.close()
