@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 
-import uvicorn
-
 from pipeline.api.log_tiles import create_log_app
 from pipeline.compliance.checkpoint_store import CheckpointObjects
 from pipeline.compliance.tile_store import TileStore
-from pipeline.domain.errors import ConfigurationError
+from pipeline.entrypoints.http_server import HttpServer
 from pipeline.entrypoints.stores import make_objects
 from pipeline.logging import configure_logging, log_event
 from pipeline.settings import Settings
@@ -34,31 +32,19 @@ def run_log_server(settings: Settings) -> None:
     app = create_log_app(
         CheckpointObjects(objects, bucket=bucket), TileStore(objects, bucket=bucket)
     )
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            host=settings.log_http_host,
-            port=settings.log_http_port,
-            http="h11",
-            ws="none",
-            lifespan="off",
-            proxy_headers=False,
-            server_header=False,
-            access_log=False,
-            log_config=None,
-            limit_concurrency=CONNECTIONS_MAX,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=DRAIN_S,
-        )
+    host, port = settings.log_http_host, settings.log_http_port
+    server = HttpServer(
+        app,
+        host=host,
+        port=port,
+        settings="AUDIT_LOG_HTTP_HOST or AUDIT_LOG_HTTP_PORT",
+        on_started=lambda: log_event(log, "log_server_started", host=host, port=port),
+        connections_max=CONNECTIONS_MAX,
+        keep_alive_s=KEEP_ALIVE_S,
+        drain_s=DRAIN_S,
     )
-    log_event(log, "log_server_starts", host=settings.log_http_host, port=settings.log_http_port)
     try:
-        server.run()
-    except SystemExit:  # uvicorn has said why, in prose
-        raise ConfigurationError(
-            f"cannot listen on {settings.log_http_host}:{settings.log_http_port}:"
-            " set AUDIT_LOG_HTTP_HOST or AUDIT_LOG_HTTP_PORT"
-        ) from None
+        server.serve_until_told()
     finally:
         asyncio.run(objects.close())
         log_event(log, "log_server_ended")

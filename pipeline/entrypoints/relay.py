@@ -7,16 +7,12 @@ SDK's client is closed, which sends its last heartbeat.
 from __future__ import annotations
 
 import logging
-import signal
-import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import httpx
-import uvicorn
 from audit_sdk import Audit, AuditConfigurationError, AuditSettings, DeliveryClass
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -33,6 +29,7 @@ from pipeline.api.settings import RelaySettings
 from pipeline.api.tokens import RelayTokens, Tokens
 from pipeline.domain.errors import ConfigurationError
 from pipeline.domain.logs import SERVICE_FAMILIES
+from pipeline.entrypoints.http_server import HttpServer
 from pipeline.kafka_access import Complaints, client_configuration
 from pipeline.keys.provider import read_key_file
 from pipeline.logging import configure_logging, log_event
@@ -72,29 +69,18 @@ def run_relay(settings: Settings, relay: RelaySettings) -> None:
         max_age_s=relay.ready_max_age_s,
     )
     app = create_app(relay, parts, RelayMetrics(CollectorRegistry()), broker_answers=brokers.answer)
-    server = _Server(
-        uvicorn.Config(
-            app,
-            host=relay.host,
-            port=relay.port,
-            http="h11",
-            ws="none",
-            lifespan="off",
-            proxy_headers=False,  # the SDK's middleware reads them, from trusted peers alone
-            server_header=False,
-            access_log=False,
-            log_config=None,
-            limit_concurrency=relay.connections_max,
-            timeout_keep_alive=relay.keep_alive_s,
-            timeout_graceful_shutdown=relay.drain_s,
-        )
+    server = HttpServer(
+        app,
+        host=relay.host,
+        port=relay.port,
+        settings="AUDIT_RELAY_HOST or AUDIT_RELAY_PORT",
+        on_started=lambda: log_event(log, "relay_started", host=relay.host, port=relay.port),
+        connections_max=relay.connections_max,
+        keep_alive_s=relay.keep_alive_s,
+        drain_s=relay.drain_s,
     )
     try:
-        server.run()
-    except SystemExit:  # uvicorn has said why, in prose
-        raise ConfigurationError(
-            f"cannot listen on {relay.host}:{relay.port}: set AUDIT_RELAY_HOST or AUDIT_RELAY_PORT"
-        ) from None
+        server.serve_until_told()
     finally:
         left = audit.close()
         log_event(log, "relay_ended", unconfirmed=left)
@@ -208,26 +194,3 @@ class BrokerCheck:
                     self._answered = False
                 self._asked_at = self._monotonic()
             return self._answered
-
-
-class _Server(uvicorn.Server):
-    """Ends in order on a signal, and leaves it at that: uvicorn's own sends the signal on afterwards,
-    which would end the process before the client is closed.
-    """
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so: uvicorn's own words are prose."""
-        await super().startup(sockets)
-        if self.started:
-            log_event(log, "relay_started", host=self.config.host, port=self.config.port)
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Ours while it serves; what was set before is set again."""
-        signals = (signal.SIGTERM, signal.SIGINT)
-        before = {number: signal.signal(number, self.handle_exit) for number in signals}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

@@ -113,10 +113,18 @@ def _prepare(stack: Stack) -> None:
         _format(stack)
 
 
+def _cluster_id() -> str:
+    """A random UUID as Kafka writes one; one in 64 begins with a dash, which its tool takes for an option."""
+    while True:
+        drawn = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not drawn.startswith("-"):
+            return drawn
+
+
 def _format(stack: Stack) -> None:
     """Give the log folder its cluster id, which lives as long as the data."""
     folder = stack.folder(NAME)
-    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    cluster_id = _cluster_id()
     java = [stack.java, *TOOL_OPTIONS]
     tool = ["-cp", _class_path(stack), "kafka.tools.StorageTool", "format"]
     done = subprocess.run(
