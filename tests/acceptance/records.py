@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,13 @@ def cli(*words: str, **env: str) -> bytes:
     )
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout
+
+
+def make_signing_key(environment: Mapping[str, str]) -> None:
+    """The first key of a file, trusted by whoever verifies."""
+    cli("signing-key", "create", **environment)
+    trusted = Path(environment["AUDIT_VERIFIER_KEYS_FILE"])
+    trusted.write_bytes(cli("signing-key", "list", "--vkeys", **environment))
 
 
 def start_worker(stderr: Any, **env: str) -> subprocess.Popen[bytes]:

@@ -29,21 +29,17 @@ def rows(settings: Settings, query: str, *values: Any) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def keys(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The stack's signing keys, made if there are none: other tests sign the same logs. What the
-    environment names is put back.
-    """
+def keys(
+    signing: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
+    """The trail's signing keys, those that were changed trusted too. What the environment names is put back."""
     folder = tmp_path_factory.mktemp("keys")
-    signing_keys = settings.signing_key_file or folder / "signing-keys.json"
-    env = {
-        "AUDIT_SIGNING_KEY_FILE": str(signing_keys),
+    env = signing | {
         "AUDIT_VERIFIER_KEYS_FILE": str(folder / "trusted"),
         "AUDIT_OPERATOR": "dora@example.org",
     }
     before = {name: os.environ.get(name) for name in env}
     os.environ.update(env)
-    if not signing_keys.exists():
-        cli("signing-key", "create")
     (folder / "trusted").write_bytes(cli("signing-key", "list", "--vkeys"))
     listed = json.loads(cli("signing-key", "list", "-o", "json"))
     vkey = next(row["vkey"] for row in listed if row["state"] == "signs")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -15,10 +14,11 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 
 def test_an_erasure_under_hold_waits_and_says_so(
-    settings: Settings, registered: dict[str, int], worker: subprocess.Popen[bytes], tmp_path: Path
+    settings: Settings,
+    registered: dict[str, int],
+    worker: subprocess.Popen[bytes],
+    signing: dict[str, str],
 ) -> None:
-    signing = {"AUDIT_SIGNING_KEY_FILE": str(tmp_path / "signing.json")}
-    assert run_cli("signing-key", "create", **signing).status == 0
     [event] = send(settings, registered, a_change("u-held-erase"))
     hold = run_cli(
         "hold", "add", "--tenant", "acme", "--event", str(event), "--reason", "case 11",

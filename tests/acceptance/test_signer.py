@@ -23,35 +23,28 @@ from pipeline.domain.checkpoints import parse_checkpoint
 from pipeline.domain.notes import VerifierKey, parse_note
 from pipeline.keys.note_keys import verify_note
 from pipeline.settings import Settings
-from tests.acceptance.records import ROOT, TOPIC, an_acme_event, body, cli, publish
+from tests.acceptance.records import (
+    ROOT,
+    TOPIC,
+    an_acme_event,
+    body,
+    cli,
+    make_signing_key,
+    publish,
+)
 from tests.witness import Witness, serving
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
-ORIGIN = "audit.example.com/acceptance"
-
 
 @pytest.fixture(scope="module")
-def signing(registered: dict[str, int], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What a signer needs beside its servers; its key is made by the command line."""
-    folder = tmp_path_factory.mktemp("signer")
-    environment = {
-        "AUDIT_LOG_ORIGIN": ORIGIN,
-        "AUDIT_SIGNING_KEY_FILE": str(folder / "signing.json"),
-        "AUDIT_VERIFIER_KEYS_FILE": str(folder / "verifier-keys.txt"),
+def signer(signing: dict[str, str]) -> dict[str, str]:
+    """What a signer and a log server are started with."""
+    return signing | {
         "AUDIT_SIGNER_INTERVAL_S": "1",
         "AUDIT_SIGNER_HTTP_PORT": str(free_port()),
         "AUDIT_LOG_HTTP_PORT": str(free_port()),
     }
-    make_key(environment)
-    return environment
-
-
-def make_key(environment: dict[str, str]) -> None:
-    """The first key of a file, trusted by whoever verifies."""
-    cli("signing-key", "create", **environment)
-    trusted = Path(environment["AUDIT_VERIFIER_KEYS_FILE"])
-    trusted.write_bytes(cli("signing-key", "list", "--vkeys", **environment))
 
 
 def free_port() -> int:
@@ -113,32 +106,32 @@ def test_events_that_come_in_are_signed_cosigned_served_and_verified(
     settings: Settings,
     registered: dict[str, int],
     worker: subprocess.Popen[bytes],
-    signing: dict[str, str],
+    signer: dict[str, str],
     tmp_path: Path,
 ) -> None:
-    keys = [VerifierKey.parse(line) for line in vkeys(signing)]
+    keys = [VerifierKey.parse(line) for line in vkeys(signer)]
     witnesses = tmp_path / "witnesses"
-    before = leaves(signing)
-    witness = Witness(tmp_path / "seen.json", keys, origin_prefix=ORIGIN)
+    before = leaves(signer)
+    witness = Witness(tmp_path / "seen.json", keys, origin_prefix=signer["AUDIT_LOG_ORIGIN"])
 
     with serving(witness):
         witnesses.write_text(f"{witness.url} {witness.key}\n")
-        environment = signing | {"AUDIT_WITNESSES_FILE": str(witnesses)}
+        environment = signer | {"AUDIT_WITNESSES_FILE": str(witnesses)}
         with running(
-            "signer", "run", port=signing["AUDIT_SIGNER_HTTP_PORT"], **environment
+            "signer", "run", port=signer["AUDIT_SIGNER_HTTP_PORT"], **environment
         ) as process:
             records = [
                 frame(registered["authentication"], body(an_acme_event())) for _ in range(50)
             ]
             publish(settings, 0, *records)
-            until(lambda: signed(signing["AUDIT_SIGNER_HTTP_PORT"], before + 50))
-            state = page(signing["AUDIT_SIGNER_HTTP_PORT"])
-            metrics = (fetched(signing["AUDIT_SIGNER_HTTP_PORT"], "/metrics") or b"").decode()
+            until(lambda: signed(signer["AUDIT_SIGNER_HTTP_PORT"], before + 50))
+            state = page(signer["AUDIT_SIGNER_HTTP_PORT"])
+            metrics = (fetched(signer["AUDIT_SIGNER_HTTP_PORT"], "/metrics") or b"").decode()
             assert process.poll() is None
 
-    with running("log", "serve", port=signing["AUDIT_LOG_HTTP_PORT"], **signing):
-        served = fetched(signing["AUDIT_LOG_HTTP_PORT"], f"/{TOPIC}/0/1/checkpoint")
-        tile = fetched(signing["AUDIT_LOG_HTTP_PORT"], f"/{TOPIC}/0/1/tile/0/999")
+    with running("log", "serve", port=signer["AUDIT_LOG_HTTP_PORT"], **signer):
+        served = fetched(signer["AUDIT_LOG_HTTP_PORT"], f"/{TOPIC}/0/1/checkpoint")
+        tile = fetched(signer["AUDIT_LOG_HTTP_PORT"], f"/{TOPIC}/0/1/tile/0/999")
     assert served
     note = parse_note(served)
     checkpoint = parse_checkpoint(note.text)
@@ -147,15 +140,15 @@ def test_events_that_come_in_are_signed_cosigned_served_and_verified(
     assert "audit_signer_refused_logs 0.0" in metrics
     assert verify_note(note, keys) == keys
     assert verify_note(note, [witness.key]) == [witness.key]
-    assert checkpoint.origin == f"{ORIGIN}/{TOPIC}/0/1"
+    assert checkpoint.origin == f"{signer['AUDIT_LOG_ORIGIN']}/{TOPIC}/0/1"
     assert checkpoint.size >= 50
     assert tile is None
 
 
 def test_one_round_signs_what_is_there_and_its_exit_status_tells(
-    worker: subprocess.Popen[bytes], signing: dict[str, str]
+    worker: subprocess.Popen[bytes], signer: dict[str, str]
 ) -> None:
-    rows = json.loads(cli("signer", "run", "--once", "-o", "json", **signing))
+    rows = json.loads(cli("signer", "run", "--once", "-o", "json", **signer))
     assert all(row["state"] in ("signed", "empty", "waits for the archive") for row in rows)
 
     for broken, status in (
@@ -167,7 +160,7 @@ def test_one_round_signs_what_is_there_and_its_exit_status_tells(
     ):
         done = subprocess.run(
             [sys.executable, "-m", "pipeline.entrypoints.cli", "signer", "run", "--once"],
-            env={**os.environ, "PYTHONPATH": str(ROOT), **signing, **broken},
+            env={**os.environ, "PYTHONPATH": str(ROOT), **signer, **broken},
             capture_output=True,
             check=False,
             timeout=60,
@@ -176,14 +169,14 @@ def test_one_round_signs_what_is_there_and_its_exit_status_tells(
 
 
 def test_a_log_of_another_history_is_refused_with_exit_status_1(
-    worker: subprocess.Popen[bytes], signing: dict[str, str], tmp_path: Path
+    worker: subprocess.Popen[bytes], signer: dict[str, str], tmp_path: Path
 ) -> None:
-    cli("signer", "run", "--once", **signing)
-    other = signing | {
+    cli("signer", "run", "--once", **signer)
+    other = signer | {
         "AUDIT_SIGNING_KEY_FILE": str(tmp_path / "other.json"),
         "AUDIT_VERIFIER_KEYS_FILE": str(tmp_path / "other.txt"),
     }
-    make_key(other)
+    make_signing_key(other)
 
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.entrypoints.cli", "signer", "run", "--once"],
@@ -202,30 +195,30 @@ def test_a_key_is_changed_without_a_break(
     settings: Settings,
     registered: dict[str, int],
     worker: subprocess.Popen[bytes],
-    signing: dict[str, str],
+    signer: dict[str, str],
 ) -> None:
-    old = vkeys(signing)
-    cli("signer", "run", "--once", **signing)
-    created = json.loads(cli("signing-key", "create", "-o", "json", **signing))
-    signers = [sign_a_record(settings, registered, signing)]
-    cli("signing-key", "retire", VerifierKey.parse(old[0]).key_id.hex(), "--yes", **signing)
-    signers.append(sign_a_record(settings, registered, signing))
+    old = vkeys(signer)
+    cli("signer", "run", "--once", **signer)
+    created = json.loads(cli("signing-key", "create", "-o", "json", **signer))
+    signers = [sign_a_record(settings, registered, signer)]
+    cli("signing-key", "retire", VerifierKey.parse(old[0]).key_id.hex(), "--yes", **signer)
+    signers.append(sign_a_record(settings, registered, signer))
 
     new = created[0]["vkey"]
     assert signers == [[old[0], new], [new]]
-    assert vkeys(signing) == [*old, new]
+    assert vkeys(signer) == [*old, new]
 
 
 def test_doctor_sees_origin_keys_role_and_checkpoints(
-    worker: subprocess.Popen[bytes], signing: dict[str, str]
+    worker: subprocess.Popen[bytes], signer: dict[str, str]
 ) -> None:
-    cli("signer", "run", "--once", **signing)
+    cli("signer", "run", "--once", **signer)
 
-    findings = {row["check"]: row for row in json.loads(cli("doctor", "-o", "json", **signing))}
-    unchosen = signing | {"AUDIT_LOG_ORIGIN": "audit-trail.invalid"}
+    findings = {row["check"]: row for row in json.loads(cli("doctor", "-o", "json", **signer))}
+    unchosen = signer | {"AUDIT_LOG_ORIGIN": "audit-trail.invalid"}
     without = {row["check"]: row for row in json.loads(cli("doctor", "-o", "json", **unchosen))}
 
-    for name in ("log origin", "signing keys", "signer privileges", "checkpoints"):
+    for name in ("log origin", "signer keys", "signer privileges", "checkpoints"):
         assert findings[name]["status"] == "ok", findings[name]
     assert without["log origin"]["status"] == "warn"
 
@@ -235,20 +228,20 @@ def vkeys(environment: dict[str, str]) -> list[str]:
 
 
 def sign_a_record(
-    settings: Settings, registered: dict[str, int], signing: dict[str, str]
+    settings: Settings, registered: dict[str, int], signer: dict[str, str]
 ) -> list[str]:
     """Let one record come in and be signed; who signed its log's newest checkpoint."""
-    before = leaves(signing)
+    before = leaves(signer)
     publish(settings, 1, frame(registered["authentication"], body(an_acme_event())))
-    until(lambda: leaves(signing) > before)
-    keys = [VerifierKey.parse(line) for line in vkeys(signing)]
+    until(lambda: leaves(signer) > before)
+    keys = [VerifierKey.parse(line) for line in vkeys(signer)]
 
     def is_signed() -> bool:
-        rows = json.loads(cli("signer", "run", "--once", "-o", "json", **signing))
+        rows = json.loads(cli("signer", "run", "--once", "-o", "json", **signer))
         return all(row["state"] in ("signed", "empty") for row in rows)
 
     until(is_signed)
-    with running("log", "serve", port=signing["AUDIT_LOG_HTTP_PORT"], **signing):
-        served = fetched(signing["AUDIT_LOG_HTTP_PORT"], f"/{TOPIC}/1/1/checkpoint")
+    with running("log", "serve", port=signer["AUDIT_LOG_HTTP_PORT"], **signer):
+        served = fetched(signer["AUDIT_LOG_HTTP_PORT"], f"/{TOPIC}/1/1/checkpoint")
     assert served
     return [str(key) for key in verify_note(parse_note(served), keys)]
