@@ -218,7 +218,7 @@ def test_doctor_sees_origin_keys_role_and_checkpoints(
     unchosen = signer | {"AUDIT_LOG_ORIGIN": "audit-trail.invalid"}
     without = {row["check"]: row for row in json.loads(cli("doctor", "-o", "json", **unchosen))}
 
-    for name in ("log origin", "signer keys", "signer privileges", "checkpoints"):
+    for name in ("log origin", "signing keys", "signer privileges", "checkpoints"):
         assert findings[name]["status"] == "ok", findings[name]
     assert without["log origin"]["status"] == "warn"
 
