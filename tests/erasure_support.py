@@ -8,6 +8,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -33,10 +34,15 @@ from pipeline.keys.seal import open_blob
 from pipeline.keys.subjects import SubjectKeys
 from pipeline.settings import Settings
 from pipeline.testing import a_data_subject, a_target, an_actor, an_event
+from sinks.s3 import S3
 from sinks.subject_store import SubjectStore
 from tests.acceptance.records import originals
 
 TENANT = "acme"
+_FIRST_LEAVES = """
+SELECT name, min(leaf_index) FROM audit_logs JOIN log_heads USING (log_id)
+WHERE stored_at >= %s GROUP BY name
+"""
 
 
 class Person:
@@ -44,6 +50,7 @@ class Person:
 
     def __init__(self) -> None:
         self.token = f"planted{uuid4().hex[:12]}"
+        self.since = datetime.now(UTC) - timedelta(seconds=1)  # nothing older can hold the token
         self.id = f"u-{self.token}"
         self.email = f"{self.token}@example.com"
 
@@ -117,8 +124,9 @@ def publish_bad(settings: Settings, person: Person) -> None:
         )
 
 
-def places(settings: Settings, token: str, logs: Sequence[bytes] = ()) -> dict[str, int]:
-    """Where the token is found, and how often; empty: nowhere. ``logs``: what processes wrote."""
+def places(settings: Settings, person: Person, logs: Sequence[bytes] = ()) -> dict[str, int]:
+    """Where the person's token is found, and how often; empty: nowhere. ``logs``: what processes wrote."""
+    token = person.token
     found = {
         "database": _database(settings, token),
         "opened blobs": asyncio.run(_opened(settings, token)),
@@ -134,13 +142,16 @@ def places(settings: Settings, token: str, logs: Sequence[bytes] = ()) -> dict[s
             )
             for message in read_topic(settings, topic)
         ),
-        "dead letters": sum(
-            token.encode() in (value or b"") for value in originals(settings).values()
-        ),
-        "buckets": asyncio.run(_buckets(settings, token)),
+        "dead letters": dead_letters(settings, person),
+        "buckets": asyncio.run(_buckets(settings, token, person.since)),
         "processes": sum(log.count(token.encode()) for log in logs),
     }
     return {place: count for place, count in found.items() if count}
+
+
+def dead_letters(settings: Settings, person: Person) -> int:
+    """How many letters open to something of the person."""
+    return sum(person.token.encode() in (value or b"") for value in originals(settings).values())
 
 
 def _database(settings: Settings, token: str) -> int:
@@ -200,25 +211,32 @@ def _index(settings: Settings, token: str) -> int:
     return sum(token in json.dumps(hit) for hit in hits["hits"]) + int(searched)
 
 
-async def _buckets(settings: Settings, token: str) -> int:
+async def _buckets(settings: Settings, token: str, since: datetime) -> int:
     """Object bodies as they are, archived leaves with their blobs opened, and every key in the vault."""
     found = 0
     async with object_store(settings) as objects:
         for bucket in (settings.s3_vault_bucket, settings.s3_archive_bucket):
-            async for key in objects.keys(bucket, ""):
+            for key in _written(objects, bucket, since):
                 stored = await objects.get(bucket, key)
                 assert stored is not None
                 found += token.encode() in stored.body + json.dumps(dict(stored.metadata)).encode()
         reader = archive_reader(settings, objects)
         with psycopg.connect(settings.database_url.get_secret_value()) as connection:
-            names = [row[0] for row in connection.execute("SELECT name FROM log_heads")]
+            logs = connection.execute(_FIRST_LEAVES, [since]).fetchall()
         rows: list[Any] = []
-        for name in names:
-            async for archived in reader.ranges(LogName.parse(name), 0):
+        for name, first_leaf in logs:
+            async for archived in reader.ranges(LogName.parse(name), first_leaf):
                 for event in (await reader.read(archived, 0)).events:
                     found += token in event.canonical.decode()
                     rows += [(event.event_id, *blob) for blob in event.blobs]
     return found + await _open(settings, token, rows)
+
+
+def _written(objects: S3, bucket: str, since: datetime) -> list[str]:
+    """The keys that were written since a time."""
+    pages = objects.client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    listed = [found for page in pages for found in page.get("Contents", [])]
+    return [found["Key"] for found in listed if found["LastModified"] >= since]
 
 
 def refs(settings: Settings, person: Person) -> list[tuple[UUID, bool]]:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -71,8 +72,24 @@ def signing(registered: dict[str, int], tmp_path_factory: pytest.TempPathFactory
     return environment
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def worker(settings: Settings, registered: dict[str, int]) -> Iterator[subprocess.Popen[bytes]]:
+    """One for all tests of a file: starting it takes longer than most of them."""
+    with a_worker() as process:
+        yield process
+
+
+@pytest.fixture
+def fresh_worker(
+    settings: Settings, registered: dict[str, int]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """One that has seen nothing, for a test that leaves a partition paused, or looks at a peak."""
+    with a_worker() as process:
+        yield process
+
+
+@contextmanager
+def a_worker() -> Iterator[subprocess.Popen[bytes]]:
     process = start_worker(
         subprocess.DEVNULL, AUDIT_ARCHIVE_MAX_AGE_S="1", AUDIT_DEAD_LETTER_WINDOW="200"
     )

@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 
 def test_a_partition_full_of_reused_ids_pauses(
-    settings: Settings, registered: dict[str, int], worker: subprocess.Popen[bytes]
+    settings: Settings, registered: dict[str, int], fresh_worker: subprocess.Popen[bytes]
 ) -> None:
     family = "security-change"  # its topic is never replaced, so no offset means two records
     topic, schema = f"audit.raw.{family}", registered[family]
@@ -57,11 +57,11 @@ def test_a_partition_full_of_reused_ids_pauses(
     cli("resume", topic, "1")
     wait_until(lambda: not pause())
     assert stored(settings, {event_id}) == {event_id}
-    assert worker.poll() is None
+    assert fresh_worker.poll() is None
 
 
 def test_batches_that_inflate_to_200_mb_together_are_taken_one_after_the_other(
-    settings: Settings, registered: dict[str, int], worker: subprocess.Popen[bytes]
+    settings: Settings, registered: dict[str, int], fresh_worker: subprocess.Popen[bytes]
 ) -> None:
     topic = "audit.raw.profile-update"
     good = an_acme_event()
@@ -77,14 +77,14 @@ def test_batches_that_inflate_to_200_mb_together_are_taken_one_after_the_other(
     wait_until(lambda: next_offset(settings, 2, topic) > offsets[-1], 120)
     wait_until(lambda: next_offset(settings, 1) > later[-1])
 
-    assert peak_rss_mb(worker) < 400
+    assert peak_rss_mb(fresh_worker) < 400
     assert {(topic, 2, offset) for offset in offsets} <= letters().keys()
     assert stored(settings, {good["event_id"]})
-    assert worker.poll() is None
+    assert fresh_worker.poll() is None
 
 
 def test_a_batch_that_would_inflate_to_500_mb_stops_its_partition_alone(
-    settings: Settings, registered: dict[str, int], worker: subprocess.Popen[bytes]
+    settings: Settings, registered: dict[str, int], fresh_worker: subprocess.Popen[bytes]
 ) -> None:
     topic = "audit.raw.profile-update"
     assert len(gzip.compress(bytes(10_000_000))) < 15_000_000
@@ -119,7 +119,7 @@ def test_a_batch_that_would_inflate_to_500_mb_stops_its_partition_alone(
     assert str(offsets[0]) in why
     assert before[0] < offsets[0]
     assert stored(settings, {good["event_id"]})
-    assert worker.poll() is None
+    assert fresh_worker.poll() is None
 
     # A person gives the batch up: it is deleted from the topic, and the ledger told so.
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
@@ -127,11 +127,11 @@ def test_a_batch_that_would_inflate_to_500_mb_stops_its_partition_alone(
     admin.delete_records([beyond])[beyond].result(30)
     cli("open-epoch", topic, "3", "--yes")
     wait_until(lambda: not stopped(), 60)
-    assert worker.poll() is None
+    assert fresh_worker.poll() is None
 
 
 def test_a_partition_that_is_all_bad_pauses_and_is_resumed(
-    settings: Settings, registered: dict[str, int], worker: subprocess.Popen[bytes]
+    settings: Settings, registered: dict[str, int], fresh_worker: subprocess.Popen[bytes]
 ) -> None:
     topic = "audit.raw.security-change"
     offsets = publish(settings, 2, *[b"\x09 rubbish"] * 400, topic=topic)
@@ -152,4 +152,4 @@ def test_a_partition_that_is_all_bad_pauses_and_is_resumed(
     wait_until(lambda: not pause())
     found = letters()
     assert {(topic, 2, offset) for offset in offsets} <= found.keys()
-    assert worker.poll() is None
+    assert fresh_worker.poll() is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from pipeline.settings import Settings, load_settings
 from tests.chaos import figures
 from tests.chaos.processes import cli, free_port
+from tests.erasure_support import TENANT
 
 # They copy the whole database again and again: before the others fill it.
 FIRST = ("test_rollback.py", "test_restore.py")
@@ -31,6 +33,20 @@ def settings() -> Settings:
     cli("migrate")
     cli("worker", AUDIT_DRAIN="true", AUDIT_HTTP_PORT=str(free_port()))
     return load_settings()
+
+
+@pytest.fixture(scope="module")
+def signing(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Settings of a trail whose certificates are signed."""
+    file = tmp_path_factory.mktemp("keys") / "signing.json"
+    os.environ["AUDIT_SIGNING_KEY_FILE"] = str(file)
+    os.environ["AUDIT_LOG_ORIGIN"] = "audit.example.com/erasure"
+    try:
+        cli("signing-key", "create")
+        cli("tenants", "add", TENANT)
+        yield load_settings()
+    finally:
+        del os.environ["AUDIT_SIGNING_KEY_FILE"], os.environ["AUDIT_LOG_ORIGIN"]
 
 
 @pytest.fixture
