@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.settings import Settings, load_settings
+from tests.acceptance.records import make_signing_key
 from tests.chaos import figures
 from tests.chaos.processes import cli, free_port
 from tests.erasure_support import TENANT
@@ -37,16 +38,19 @@ def settings() -> Settings:
 
 @pytest.fixture(scope="module")
 def signing(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """Settings of a trail whose certificates are signed."""
-    file = tmp_path_factory.mktemp("keys") / "signing.json"
-    os.environ["AUDIT_SIGNING_KEY_FILE"] = str(file)
-    os.environ["AUDIT_LOG_ORIGIN"] = "audit.example.com/erasure"
-    try:
-        cli("signing-key", "create")
-        cli("tenants", "add", TENANT)
+    """Settings of a trail that signs, and trusts what it signed."""
+    folder = tmp_path_factory.mktemp("keys")
+    env = {
+        "AUDIT_LOG_ORIGIN": "audit.example.com/erasure",
+        "AUDIT_SIGNING_KEY_FILE": str(folder / "signing.json"),
+        "AUDIT_VERIFIER_KEYS_FILE": str(folder / "verifier-keys.txt"),
+    }
+    make_signing_key(env)
+    cli("tenants", "add", TENANT)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in env.items():
+            patch.setenv(name, value)
         yield load_settings()
-    finally:
-        del os.environ["AUDIT_SIGNING_KEY_FILE"], os.environ["AUDIT_LOG_ORIGIN"]
 
 
 @pytest.fixture
