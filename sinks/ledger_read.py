@@ -105,7 +105,9 @@ def _event(
 ) -> SealedEvent:
     if row is None:
         raise ChainBroken(
-            str(name), f"leaf {index} has no row in audit_logs: restore it from the archive"
+            str(name),
+            f"leaf {index} has no row in audit_logs: it has expired, or it is lost (audit-trail verify"
+            " tells which); the archive has it",
         )
     _index, fixed, actor_ref, family, canonical = row
     if sha256(b"\x00" + canonical).digest() != leaf_hash:

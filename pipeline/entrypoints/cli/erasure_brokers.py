@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from io import BytesIO
 from json import loads
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-import fastavro
 from confluent_kafka import TopicPartition
 
+from pipeline.codec.lenient import texts_of_records
+from pipeline.codec.limits import Limits
 from pipeline.codec.redaction_command import decode_command, encode_command
+from pipeline.codec.types import Node, parse
 from pipeline.codec.wire import HEADER_BYTES
 from pipeline.compliance.erasure_parts import RawPlace
 from pipeline.domain.erasure import RedactionCommand
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
 
 _TRIPLE: Final = ("tenant", "id_type", "id")
-_DEPTH_MAX: Final = 16
 _TASK_LOOK_S: Final = 0.5
 _SUBJECT_FIELD: Final = "audit.subject_ref"
 
@@ -113,17 +113,14 @@ class KafkaBrokers:
         if not letters:
             return []
         recorded = call_operations(self._settings, lambda operations: operations.schemas.all())
-        schemas = {
-            row.schema_id: fastavro.parse_schema(loads(row.schema), named_schemas={})
-            for row in recorded
-        }
+        schemas = {row.schema_id: parse(loads(row.schema), Limits()) for row in recorded}
         keys = letter_keys(self._settings, self._provider, letters)
         named: list[Position] = []
         for piece in dead_letters.pieces(letters):
             for letter, original in dead_letters.originals(self._settings, piece, keys):
                 if original is None or original.value is None:
                     continue
-                subjects = _subjects(_decoded(original.value, schemas))
+                subjects = _subjects(original.value, schemas)
                 if any(self._provider.mac(subject_message(one)) in hashes for one in subjects):
                     named.append(letter.label.id)
         return named
@@ -173,29 +170,12 @@ class ElasticIndex:
         return len(indices)
 
 
-def _decoded(value: bytes, schemas: Mapping[int, Any]) -> Any:
-    """The record's values, of as much of it as its schema can read; None: nothing."""
+def _subjects(value: bytes, schemas: Mapping[int, Node]) -> Iterator[Subject]:
+    """Every triple of tenant, id type and id in a record, of as much of it as its schema can read."""
     schema = schemas.get(int.from_bytes(value[1:HEADER_BYTES], "big"))
     if schema is None or value[:1] != b"\x00":
-        return None
-    try:
-        return fastavro.schemaless_reader(
-            BytesIO(value[HEADER_BYTES:]), schema, None, handle_unicode_errors="replace"
-        )
-    except (EOFError, IndexError, ValueError, TypeError, KeyError, OverflowError, MemoryError):
-        return None
-
-
-def _subjects(found: Any, depth: int = 0) -> Iterator[Subject]:
-    """Every triple of tenant, id type and id in it."""
-    if depth > _DEPTH_MAX:
         return
-    if isinstance(found, dict):
-        triple = [found.get(name) for name in _TRIPLE]
-        if all(isinstance(part, str) and part for part in triple):
-            yield Subject(*triple)  # type: ignore[arg-type] # the line above says so
-        for value in found.values():
-            yield from _subjects(value, depth + 1)
-    elif isinstance(found, list):
-        for value in found:
-            yield from _subjects(value, depth + 1)
+    for texts in texts_of_records(value[HEADER_BYTES:], schema):
+        triple = [texts.get(name, "") for name in _TRIPLE]
+        if all(triple):
+            yield Subject(*triple)
