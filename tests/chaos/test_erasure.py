@@ -16,9 +16,12 @@ import pytest
 from pipeline.domain.erasure import Step
 from pipeline.domain.notes import VerifierKey, parse_note
 from pipeline.entrypoints.cli.compare import compare_stores
+from pipeline.entrypoints.cli.schema_ids import registered_ids
+from pipeline.importers.encode import EventEncoder
 from pipeline.keys.note_keys import verify_note
 from pipeline.keys.signing_keys import read_keys
 from pipeline.settings import Settings
+from tests.chaos.disks import keep_raw_for, on_disk, publish_plain
 from tests.chaos.erasing import approve, ask, everything_stored, written
 from tests.chaos.form import FULL
 from tests.chaos.load import publish as publish_load
@@ -183,6 +186,37 @@ def test_a_worker_that_was_stopped_through_it_writes_nothing_of_the_person(
     time.sleep(8)
     assert places(signing, person, written(pair)) == {}
     assert len(one.logged("erasure_applied")) + one.starts > known
+
+
+@pytest.mark.usefixtures("pair")
+def test_after_the_last_day_no_disk_has_anything_of_the_person(signing: Settings) -> None:
+    person = Person()
+    encoder = EventEncoder(registered_ids(signing))
+    events = person.events(3)
+    for family, event in events:
+        publish_plain(signing, encoder.encode(family, event))
+    everything_stored(signing, [event["event_id"] for _family, event in events])
+    places(signing, person)  # refreshes the index
+    planted = on_disk(person.token)
+    assert planted.keys() == {"kafka", "elasticsearch"}, planted  # the others only have it sealed
+
+    request = ask(person)
+    assert approve(request)["state"] == "inaccessible"
+    with psycopg.connect(signing.database_admin_url.get_secret_value()) as connection:
+        connection.execute(
+            "UPDATE redaction_request SET gone_by = now() WHERE request_id = %s", [request]
+        )
+    before_ms = keep_raw_for(signing, 1_000)  # in place of its days
+    try:
+        wait_until(lambda: "kafka" not in on_disk(person.token), 60, "segments without the person")
+    finally:
+        keep_raw_for(signing, before_ms)
+    done = json.loads(cli("erase", "resume", request, "-o", "json"))
+
+    assert on_disk(person.token) == {}
+    assert done["state"] == "complete"
+    certificate = json.loads(cli("erase", "certificate", request))["certificate"]
+    assert certificate["physically_gone_at"] >= certificate["physically_gone_by"]
 
 
 def test_the_tombstones_are_rebuilt_by_a_worker_that_joins_later(
