@@ -19,6 +19,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 
 from benchmark import kinds
 from benchmark.bad_records import run_bad_records
+from benchmark.erasure import run_erasure
 from benchmark.latency import run_latency
 from benchmark.pairs import SCRATCH, run_pairs, run_worker
 from benchmark.places import BUILD, Places, Stack
@@ -32,7 +33,7 @@ from pipeline.settings import Settings
 # 0.32, and from 450,000 on 0.23: a node that runs for months is measured, not the first minutes of one.
 WARM_UP_PAIRS = 4
 LATENCY_TENANTS = ["tenant-1", "tenant-2", "tenant-3"]
-PARTS = ("steps", "pairs", "bad-records", "latency")
+PARTS = ("steps", "pairs", "bad-records", "latency", "erasure")
 CPU = "worker_cpu_us_per_event"
 CPU_THERE = "worker_cpu_us_at_the_bounds_speed"  # divided by the machine's factor
 LEAN_PEAK = "lean_peak_rss_mb"
@@ -49,6 +50,8 @@ AT_MOST = {
     "bad_records_cpu_ratio": 1.10,
     "p99_ledger_ms": 500.0,
     "p99_searchable_ms": 2_000.0,
+    "erasure_key_s": 1.0,
+    "erasure_inaccessible_s": 10.0,
 }
 
 
@@ -61,11 +64,16 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=5, help="Interleaved pairs per event kind.")
     parser.add_argument("--latency-s", type=float, default=60.0, help="0: no latency run.")
     parser.add_argument("--rate", type=int, default=2_000, help="Events/s of the latency run.")
+    parser.add_argument(
+        "--erasure-events", type=int, default=200_000, help="Of the trail; 0: no erasure."
+    )
+    parser.add_argument("--erasure-person", type=int, default=10_000, help="Of one person in it.")
     parser.add_argument("--only", choices=PARTS, help="One part alone.")
     parser.add_argument("--quick", action="store_true", help="One short pair: does it work?")
     options = parser.parse_args()
     if options.quick:
         options.events, options.pairs, options.latency_s = 10_000, 1, 0.0
+        options.erasure_events, options.erasure_person = 10_000, 500
     BUILD.mkdir(exist_ok=True)
     SCRATCH.mkdir(exist_ok=True)
     results: dict[str, object] = {
@@ -122,6 +130,16 @@ def measure_runs(options: argparse.Namespace, results: dict[str, object]) -> Non
                 places, ids, rate=options.rate, for_s=options.latency_s, tenants=LATENCY_TENANTS
             )
             table("latency", found)
+            results |= found
+        if options.only in (None, "erasure") and options.erasure_events:
+            found = run_erasure(
+                places,
+                ids,
+                events=options.erasure_events,
+                of_person=options.erasure_person,
+                tenant=LATENCY_TENANTS[0],
+            )
+            table("erasure of one person", found)
             results |= found
     finally:
         stack.down()

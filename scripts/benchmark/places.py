@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 import time
@@ -32,7 +33,7 @@ from sinks.ledger import PostgresLedger
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build"
 _STACK = [sys.executable, str(ROOT / "infra" / "local" / "stack.py")]
-_DATABASES = ("AUDIT_DATABASE_URL", "AUDIT_DATABASE_ADMIN_URL", "AUDIT_DATABASE_READER_URL")
+_DATABASE = re.compile(r"AUDIT_(\w+_)?DATABASE_(\w+_)?URL")  # each role's
 _GONE_WITHIN_S = 30.0
 
 
@@ -159,7 +160,11 @@ class Places:
     def _with_database(self, name: str) -> dict[str, str]:
         return {
             **self._base,
-            **{url: make_conninfo(self._base[url], dbname=name) for url in _DATABASES},
+            **{
+                url: make_conninfo(address, dbname=name)
+                for url, address in self._base.items()
+                if _DATABASE.fullmatch(url)
+            },
         }
 
     def _admin(self, statement: str, name: str) -> None:
