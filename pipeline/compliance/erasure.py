@@ -40,7 +40,7 @@ from pipeline.domain.erasure import (
     subjects_digest,
 )
 from pipeline.domain.errors import AuditTrailError, Unavailable
-from pipeline.domain.merkle import merkle_root
+from pipeline.domain.orders import affected_root
 from sinks.erasure_store import Request
 
 _US: Final = 1_000_000
@@ -124,7 +124,7 @@ class Erasure:
             if row.erased_at is None
         ]
         hashes = await self._store.hashes_of(refs)
-        return await self._tell(request, ACTION_ORDERED, merkle_root(hashes), len(hashes))
+        return await self._tell(request, ACTION_ORDERED, affected_root(hashes), len(hashes))
 
     async def _leaves(self, request: Request) -> dict[str, Any]:
         """The first leaf could not know what was ingested until the keys were gone: this one does."""

@@ -15,7 +15,7 @@ from pipeline.compliance.erasure_parts import Pending, RawPlace, Tools, facts_of
 from pipeline.domain.erasure import Step
 from pipeline.domain.escrow import written_at_us
 from pipeline.domain.logs import KEY_JOURNAL_TOPIC
-from pipeline.domain.merkle import merkle_root
+from pipeline.domain.orders import affected_root
 from sinks.erasure_store import Head, Request
 from sinks.index_overwrite import Placed
 
@@ -95,7 +95,7 @@ async def wait_for_followers(tools: Tools, request: Request) -> dict[str, Any]:
 async def affected_leaves(tools: Tools, request: Request) -> tuple[bytes, int]:
     """Note them; the root over their hashes, by log name and index, and how many there are."""
     hashes = await tools.store.keep_leaves(request.request_id, request.subject_refs)
-    return merkle_root(hashes), len(hashes)
+    return affected_root(hashes), len(hashes)
 
 
 async def overwrite_documents(tools: Tools, request: Request) -> dict[str, Any]:
