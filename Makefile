@@ -31,10 +31,10 @@ setup: .venv/.ready ## virtual environment with pinned packages, the hot path co
 demo: setup ## real vendor records through the whole pipeline, and a table of what is where
 	@$(BIN)/python scripts/demo.py
 
-up: setup ## the stack, a worker and a signer, until `make down`
+up: setup ## the stack, a worker, a signer and a keeper, until `make down`
 	@$(BIN)/python scripts/demo.py --no-import
 
-down: setup ## stop worker, signer and the stack; data stay
+down: setup ## stop all of it; data stay
 	@$(STACK) down
 
 clean: setup ## stop everything and forget the data

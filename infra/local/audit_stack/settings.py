@@ -54,6 +54,7 @@ PORTS = (
     ),
     PortSetting("kafka_proxy", "a proxy before Kafka", "AUDIT_STACK_KAFKA_PROXY_PORT", 19095),
     PortSetting("signer", "signer", "AUDIT_STACK_SIGNER_PORT", 9109),
+    PortSetting("keeper", "keeper", "AUDIT_STACK_KEEPER_PORT", 9111),
 )
 # How far the JVMs compile. Quick: a stack is up in 24 s instead of 33 on two cores, and has no
 # compiler beside it that takes most of a core in the first minutes under load. Full: as in

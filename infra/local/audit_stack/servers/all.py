@@ -1,7 +1,7 @@
 """The servers of the stack, in the order in which they are listed."""
 
 from audit_stack.errors import StackError
-from audit_stack.servers import broker, database, objects, registry, search, signer, worker
+from audit_stack.servers import broker, database, keeper, objects, registry, search, signer, worker
 from audit_stack.servers.base import Server
 
 SERVERS: dict[str, Server] = {
@@ -14,14 +14,15 @@ SERVERS: dict[str, Server] = {
         objects.SERVER,
         worker.SERVER,
         signer.SERVER,
+        keeper.SERVER,
     )
 }
-# What `up` starts when nothing is named: worker and signer need a migrated database first.
-BY_DEFAULT = frozenset(SERVERS) - {worker.NAME, signer.NAME}
+# What `up` starts when nothing is named: the trail's own need a migrated database first.
+BY_DEFAULT = frozenset(SERVERS) - {worker.NAME, signer.NAME, keeper.NAME}
 
 
 def choose(names: list[str]) -> set[str]:
-    """Return the servers ``names`` (all but worker and signer when empty) with those that they need.
+    """Return the servers ``names`` (all but the trail's own when empty) with those that they need.
 
     Raises:
         StackError: A name is none of a server.
