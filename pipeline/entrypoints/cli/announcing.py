@@ -14,10 +14,7 @@ from uuid import UUID
 from pipeline.db.connection import Connection
 from pipeline.domain.errors import AuditTrailError
 from pipeline.domain.logs import SYSTEM_FAMILY
-from pipeline.entrypoints.cli.publishing import Publisher
-from pipeline.entrypoints.cli.schema_ids import registered_ids
 from pipeline.entrypoints.cli.version import product_version
-from pipeline.importers.encode import EventEncoder
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
@@ -79,7 +76,7 @@ async def tell_trail(
         ConfigurationError: The schema is not registered.
         Unavailable: A server does not answer; the events may be there all the same.
     """
-    await asyncio.to_thread(_publish, settings, events)
+    await asyncio.to_thread(publish_system, settings, events)
     ids = [UUID(event["event_id"]) for event in events]
     connection = Connection(
         settings.database_url.get_secret_value(),
@@ -104,7 +101,17 @@ async def tell_trail(
         await connection.close()
 
 
-def _publish(settings: Settings, events: Sequence[Mapping[str, Any]]) -> None:
+def publish_system(settings: Settings, events: Sequence[Mapping[str, Any]]) -> None:
+    """Publish events of the family ``system``; acknowledged by all in-sync replicas on return.
+
+    Raises:
+        ConfigurationError: The schema is not registered.
+        Unavailable: The broker does not answer; some may be there.
+    """
+    from pipeline.entrypoints.cli.publishing import Publisher
+    from pipeline.entrypoints.cli.schema_ids import registered_ids
+    from pipeline.importers.encode import EventEncoder
+
     encoder = EventEncoder(registered_ids(settings, [SYSTEM_FAMILY]))
     try:
         records = [encoder.encode(SYSTEM_FAMILY, dict(event)) for event in events]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -17,9 +15,16 @@ from pipeline.compliance.erasure_parts import Bounds, Pending, Tools
 from pipeline.compliance.reapply import Reapplied, reapply_lost
 from pipeline.domain.erasure import FIRST_RUN, REASON_MAX_CHARS, SUBJECTS_MAX, State
 from pipeline.domain.errors import ConfigurationError, Unavailable
+from pipeline.entrypoints.cli.announcing import operator_of
 from pipeline.entrypoints.cli.erasure_brokers import ElasticIndex, KafkaBrokers
 from pipeline.entrypoints.cli.output import Progress, Row, progress
-from pipeline.entrypoints.cli.stores import archive_reader, call_keys, object_store
+from pipeline.entrypoints.cli.stores import (
+    archive_reader,
+    call_keys,
+    index_client,
+    object_store,
+    redactor_url,
+)
 from pipeline.entrypoints.cli.topics import LETTER_DAYS, RAW_DAYS
 from pipeline.keys.provider import KeyProvider, load_provider, load_seed_provider
 from pipeline.keys.signing_keys import active_keys, open_signer, read_keys
@@ -43,11 +48,6 @@ LISTED_MAX: Final = 1_000
 ALIASES_MAX: Final = 10
 _LOOK_S: Final = 0.1
 _ALIAS_SHARE: Final = 0.5  # of one's events, with the person in them
-
-
-def operator(settings: Settings) -> str:
-    """Who runs the command."""
-    return settings.operator or f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def subjects_of(
@@ -108,7 +108,7 @@ def request_erasure(settings: Settings, subjects: Sequence[Subject], reason: str
             subject_hashes=hashes,
             raw_key_hashes=raw_hashes,
             reason=reason,
-            requested_by=operator(settings),
+            requested_by=operator_of(settings),
             four_eyes=settings.erasure_four_eyes,
         )
         return await store.get(request_id)
@@ -158,7 +158,7 @@ def approve(settings: Settings, request_id: UUID) -> Request:
     """Allow a request, as the operator who runs the command. Raises as ``ErasureStore.approve``."""
 
     async def allow(store: ErasureStore) -> Request:
-        await store.approve(request_id, operator(settings))
+        await store.approve(request_id, operator_of(settings))
         return await store.get(request_id)
 
     return call_store(settings, allow)
@@ -257,7 +257,7 @@ def call_store(settings: Settings, ask: Callable[[ErasureStore], Awaitable[Answe
     """One coroutine on the requests, over a connection of its own."""
 
     async def call() -> Answer:
-        store = ErasureStore(_redactor_url(settings), timeout_s=settings.request_timeout_s)
+        store = ErasureStore(redactor_url(settings), timeout_s=settings.request_timeout_s)
         try:
             return await ask(store)
         finally:
@@ -276,7 +276,7 @@ async def open_tools(settings: Settings, on_step: Callable[[str], None]) -> Asyn
     url = settings.database_url.get_secret_value()
     timeout_s = settings.request_timeout_s
     async with AsyncExitStack() as stack:
-        store = ErasureStore(_redactor_url(settings), timeout_s=timeout_s)
+        store = ErasureStore(redactor_url(settings), timeout_s=timeout_s)
         ledger = PostgresLedger(url, timeout_s=timeout_s, late_after_s=settings.late_after_s)
         subjects = SubjectStore(url, timeout_s=timeout_s)
         for part in (store, ledger, subjects):
@@ -284,15 +284,7 @@ async def open_tools(settings: Settings, on_step: Callable[[str], None]) -> Asyn
         objects = await stack.enter_async_context(object_store(settings))
         vault = Vault(objects, settings.s3_vault_bucket)
         keys = SubjectKeys(provider, subjects, _no_journal, cache_size=settings.subject_cache_size)
-        client = bulk.BulkClient(
-            bulk.connect(
-                settings.elasticsearch_url,
-                username=settings.elasticsearch_username,
-                password=settings.elasticsearch_password.get_secret_value(),
-                ca_file=_ca_file(settings),
-                timeout_s=timeout_s,
-            )
-        )
+        client = bulk.BulkClient(index_client(settings))
         stack.push_async_callback(client.close)
         yield Tools(
             store=store,
@@ -330,21 +322,6 @@ def _hashes(provider: KeyProvider, subjects: Sequence[Subject]) -> tuple[list[by
         [provider.mac(subject_message(subject)) for subject in subjects],
         [provider.mac(key.encode()) for key in raw_keys],
     )
-
-
-def _redactor_url(settings: Settings) -> str:
-    url = settings.database_redactor_url.get_secret_value()
-    if not url:
-        raise ConfigurationError(
-            "AUDIT_DATABASE_REDACTOR_URL is not set: erasures run as audit_redactor"
-        )
-    return url
-
-
-def _ca_file(settings: Settings) -> str | None:
-    from pipeline.tls import checked_ca_file
-
-    return checked_ca_file(settings.elasticsearch_ca_file, "AUDIT_ELASTICSEARCH_CA_FILE")
 
 
 async def _no_journal(_entries: Sequence[Any]) -> None:

@@ -17,8 +17,9 @@ from pipeline.codec.types import Node, parse
 from pipeline.codec.wire import HEADER_BYTES
 from pipeline.compliance.erasure_parts import RawPlace
 from pipeline.domain.erasure import RedactionCommand
-from pipeline.domain.logs import RAW_TOPICS, REDACTIONS_TOPIC, SYSTEM_FAMILY
+from pipeline.domain.logs import RAW_TOPICS, REDACTIONS_TOPIC
 from pipeline.entrypoints.cli import dead_letters
+from pipeline.entrypoints.cli.announcing import publish_system
 from pipeline.entrypoints.cli.dead_letters import Selection, letter_keys, read_letters, select
 from pipeline.entrypoints.cli.kafka import (
     admin_client,
@@ -29,9 +30,7 @@ from pipeline.entrypoints.cli.kafka import (
 )
 from pipeline.entrypoints.cli.output import say
 from pipeline.entrypoints.cli.publishing import Publisher
-from pipeline.entrypoints.cli.schema_ids import registered_ids
 from pipeline.entrypoints.cli.stores import call_operations, searching
-from pipeline.importers.encode import EventEncoder
 from pipeline.keys.subjects import Subject, subject_message
 from sinks.subject_store import Position
 
@@ -53,10 +52,7 @@ class KafkaBrokers:
 
     def publish_event(self, event: dict[str, Any]) -> None:
         """See ``Brokers``."""
-        encoder = EventEncoder(registered_ids(self._settings, [SYSTEM_FAMILY]))
-        record = encoder.encode(SYSTEM_FAMILY, event)
-        with Publisher(self._settings) as publisher:
-            publisher.publish(record.topic, key=record.key, value=record.value)
+        publish_system(self._settings, [event])
 
     def publish_command(self, command: RedactionCommand) -> None:
         """See ``Brokers``."""

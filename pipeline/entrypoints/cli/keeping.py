@@ -6,13 +6,12 @@ Two roles: audit_writer reads (it sees every tenant and opens blobs), audit_reda
 from __future__ import annotations
 
 import asyncio
-import getpass
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import uuid4
 
@@ -25,12 +24,16 @@ from pipeline.compliance.policy_run import PolicyStore
 from pipeline.compliance.retention import Rules
 from pipeline.compliance.trail_events import Announcer, Operator, system_event
 from pipeline.domain.errors import ConfigurationError
-from pipeline.domain.logs import SYSTEM_FAMILY
+from pipeline.entrypoints.cli.announcing import operator_of, publish_system
 from pipeline.entrypoints.cli.output import Row
-from pipeline.entrypoints.cli.stores import archive_reader, object_store
+from pipeline.entrypoints.cli.stores import (
+    archive_reader,
+    index_client,
+    object_store,
+    redactor_url,
+)
 from pipeline.keys.provider import load_provider
 from pipeline.keys.subjects import Subject, SubjectKeys, subject_message
-from sinks import bulk
 from sinks.documents import Documents
 from sinks.expiring import ExpiringLeaves
 from sinks.holds import Holds
@@ -150,24 +153,9 @@ async def policy_store(settings: Settings) -> AsyncIterator[PolicyStore]:
         await store.close()
 
 
-def redactor_url(settings: Settings) -> str:
-    """Raises ``ConfigurationError`` when it is not set."""
-    url = settings.database_redactor_url.get_secret_value()
-    if not url:
-        raise ConfigurationError(
-            "AUDIT_DATABASE_REDACTOR_URL is not set: holds, redaction and expiry are audit_redactor's"
-        )
-    return url
-
-
 def utc(time: datetime | None) -> datetime | None:
     """A time that a person typed: UTC unless it says otherwise."""
     return time and time.replace(tzinfo=time.tzinfo or UTC)
-
-
-def operator_name(settings: Settings) -> str:
-    """Who runs a command: ``AUDIT_OPERATOR``, or account and host."""
-    return settings.operator or f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 @asynccontextmanager
@@ -208,9 +196,9 @@ async def open_tools(settings: Settings) -> AsyncIterator[Tools]:
             vault=VaultBlobs(objects, settings.s3_vault_bucket, holds.refuse_held),
             index=await _index(settings, stack),
             announce=Announcer(
-                _Publisher(settings), removals.in_ledger, wait_s=settings.trail_wait_s
+                partial(_publish, settings), removals.in_ledger, wait_s=settings.trail_wait_s
             ),
-            operator=operator_name(settings),
+            operator=operator_of(settings),
             system_tenant=_system_tenant(settings, [one.tenant for one in known]),
             wait_s=settings.trail_wait_s,
         )
@@ -240,36 +228,13 @@ def order_store(settings: Settings, objects: S3, days: Mapping[str, int]) -> Ord
     return OrderStore(objects, bucket=settings.s3_archive_bucket, lock=lock)
 
 
-class _Publisher:
-    """Events of family ``system`` to their topic, in a thread: the client blocks."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    async def __call__(self, event: Mapping[str, Any]) -> None:
-        await asyncio.to_thread(self._publish, event)
-
-    def _publish(self, event: Mapping[str, Any]) -> None:
-        from pipeline.entrypoints.cli.publishing import Publisher
-        from pipeline.entrypoints.cli.schema_ids import registered_ids
-        from pipeline.importers.encode import EventEncoder
-
-        encoder = EventEncoder(registered_ids(self._settings, [SYSTEM_FAMILY]))
-        record = encoder.encode(SYSTEM_FAMILY, dict(event))
-        with Publisher(self._settings) as publisher:
-            publisher.publish(record.topic, key=record.key, value=record.value)
+async def _publish(settings: Settings, event: Mapping[str, Any]) -> None:
+    """In a thread: the client blocks."""
+    await asyncio.to_thread(publish_system, settings, [event])
 
 
 async def _index(settings: Settings, stack: AsyncExitStack) -> IndexRewriter:
-    from pipeline.tls import checked_ca_file
-
-    client = bulk.connect(
-        settings.elasticsearch_url,
-        username=settings.elasticsearch_username,
-        password=settings.elasticsearch_password.get_secret_value(),
-        ca_file=checked_ca_file(settings.elasticsearch_ca_file, "AUDIT_ELASTICSEARCH_CA_FILE"),
-        timeout_s=settings.request_timeout_s,
-    )
+    client = index_client(settings)
     stack.push_async_callback(client.close)
     return IndexRewriter(
         client,

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
-import socket
-import time
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
-from uuid import uuid4
 
 from prometheus_client import CollectorRegistry
 
@@ -18,16 +14,12 @@ from pipeline.compliance.repair import Done, Repair, Stores
 from pipeline.compliance.repair_plan import RepairPlan
 from pipeline.compliance.verify_state import Progress
 from pipeline.domain.errors import ConfigurationError
-from pipeline.domain.logs import SYSTEM_FAMILY
+from pipeline.entrypoints.cli.announcing import publish_system, system_event
 from pipeline.entrypoints.cli.output import Row, progress
-from pipeline.entrypoints.cli.publishing import Publisher
-from pipeline.entrypoints.cli.schema_ids import registered_ids
 from pipeline.entrypoints.cli.stores import object_store
 from pipeline.entrypoints.cli.tenants import require_tenants
 from pipeline.entrypoints.cli.verifying import Wanted, subject_keys, verification
-from pipeline.entrypoints.cli.version import product_version
 from pipeline.entrypoints.stores import make_archive, make_index
-from pipeline.importers.encode import EventEncoder
 from pipeline.metrics import Metrics
 from sinks.bulk import BulkClient
 from sinks.ledger import PostgresLedger
@@ -135,36 +127,18 @@ def record(settings: Settings, done: list[Done], tenant: str) -> list[Row]:
         Unavailable: The broker does not answer; some may be there.
 
     """
-    encoder = EventEncoder(registered_ids(settings, (SYSTEM_FAMILY,)))
-    rows: list[Row] = []
-    with Publisher(settings) as publisher:
-        for one in done:
-            event = repair_event(settings, one, tenant)
-            encoded = encoder.encode(SYSTEM_FAMILY, event)
-            publisher.publish(encoded.topic, key=encoded.key, value=encoded.value)
-            rows.append({**asdict(one), "store": one.store.value, "event_id": event["event_id"]})
-    return rows
+    events = [repair_event(settings, one, tenant) for one in done]
+    publish_system(settings, events)
+    return [
+        {**asdict(one), "store": one.store.value, "event_id": event["event_id"]}
+        for one, event in zip(done, events, strict=True)
+    ]
 
 
 def repair_event(settings: Settings, done: Done, tenant: str) -> dict[str, Any]:
     """What the trail says about itself: what was done, by whom."""
-    return {
-        "event_id": str(uuid4()),
-        "occurred_at": time.time_ns() // 1000,
-        "tenant": tenant,
-        "action": ACTION,
-        "outcome": "success",
-        "severity": "medium",
-        "producer": {"service": "audit-trail", "version": product_version()},
-        "actor": {
-            "type": "user",
-            "tenant": tenant,
-            "id_type": "operator",
-            "id": settings.operator or f"{getpass.getuser()}@{socket.gethostname()}",
-        },
-        "operation": "repair",
-        "repair": {**asdict(done), "store": done.store.value},
-    }
+    repair = {**asdict(done), "store": done.store.value}
+    return system_event(settings, tenant, "repair", ACTION, severity="medium", repair=repair)
 
 
 def check_tenant(settings: Settings, tenant: str) -> None:

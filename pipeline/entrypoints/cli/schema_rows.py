@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.contracts.compatibility import fingerprint
 from pipeline.domain.errors import ConfigurationError
+from pipeline.entrypoints.cli.announcing import operator_of
 from pipeline.entrypoints.cli.stores import call_operations
 from sinks.recorded_schemas import RecordedSchema
 
@@ -40,7 +39,7 @@ def remember_versions(
                     state.family,
                     candidate.text,
                     fingerprint(json.loads(candidate.text)),
-                    settings.operator or f"{getpass.getuser()}@{socket.gethostname()}",
+                    operator_of(settings),
                 )
                 if not await operations.schemas.record(row):
                     _check_same(row, await operations.schemas.all())

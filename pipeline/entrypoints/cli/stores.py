@@ -11,7 +11,7 @@ from pipeline.domain.errors import ConfigurationError, Unavailable
 from pipeline.tls import checked_ca_file, failure
 
 if TYPE_CHECKING:
-    from elasticsearch import Elasticsearch
+    from elasticsearch import AsyncElasticsearch, Elasticsearch
 
     from pipeline.settings import Settings
     from sinks.archive_reader import ArchiveReader
@@ -55,6 +55,34 @@ def searching(settings: Settings) -> Iterator[Elasticsearch]:
         raise Unavailable("elasticsearch", failure(error, "AUDIT_ELASTICSEARCH_CA_FILE")) from error
     finally:
         client.close()
+
+
+def index_client(settings: Settings) -> AsyncElasticsearch:
+    """The index, as long work asks it; it is the caller's to close.
+
+    Raises:
+        ConfigurationError: The CA file cannot be used.
+    """
+    from sinks import bulk
+
+    return bulk.connect(
+        settings.elasticsearch_url,
+        username=settings.elasticsearch_username,
+        password=settings.elasticsearch_password.get_secret_value(),
+        ca_file=checked_ca_file(settings.elasticsearch_ca_file, "AUDIT_ELASTICSEARCH_CA_FILE"),
+        timeout_s=settings.request_timeout_s,
+    )
+
+
+def redactor_url(settings: Settings) -> str:
+    """The database as the role that alone removes. Raises ``ConfigurationError`` when it is not set."""
+    url = settings.database_redactor_url.get_secret_value()
+    if not url:
+        raise ConfigurationError(
+            "AUDIT_DATABASE_REDACTOR_URL is not set: erasure, holds, redaction and expiry are"
+            " audit_redactor's"
+        )
+    return url
 
 
 @asynccontextmanager

@@ -23,11 +23,9 @@ from pipeline.db.connection import Connection
 from pipeline.domain.errors import ConfigurationError
 from pipeline.entrypoints.cli.authority import auditor_url, open_authorities
 from pipeline.entrypoints.cli.output import Row, progress, say
-from pipeline.entrypoints.cli.stores import object_store
+from pipeline.entrypoints.cli.stores import index_client, object_store
 from pipeline.entrypoints.cli.verify_topics import KafkaTopics
 from pipeline.keys.signing_keys import trusted_keys
-from pipeline.tls import checked_ca_file
-from sinks import bulk
 from sinks.index_reader import IndexReader
 
 if TYPE_CHECKING:
@@ -173,13 +171,7 @@ def as_dict(found: Progress) -> dict[str, Any]:
 async def _index(settings: Settings, wanted: Wanted, stack: AsyncExitStack) -> IndexReader | None:
     if "index" not in wanted.stores:
         return None
-    client = bulk.connect(
-        settings.elasticsearch_url,
-        username=settings.elasticsearch_username,
-        password=settings.elasticsearch_password.get_secret_value(),
-        ca_file=checked_ca_file(settings.elasticsearch_ca_file, "AUDIT_ELASTICSEARCH_CA_FILE"),
-        timeout_s=settings.request_timeout_s,
-    )
+    client = index_client(settings)
     stack.push_async_callback(client.close)
     return IndexReader(client, settings.index_prefix)
 
