@@ -22,7 +22,7 @@ from tests.proxy import FaultProxy, kafka_line
 
 ORIGIN = "audit.example.com/acceptance"
 # They look at the whole trail, which later tests change as nobody may.
-FIRST = ("test_verify.py", "test_signer.py", "test_export.py", "test_subject_report.py")
+FIRST = ("test_verify.py", "test_export.py", "test_signer.py", "test_subject_report.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -106,6 +106,19 @@ def made(settings: Settings, registered: dict[str, int], keys: dict[str, str]) -
     return {line.split("\t")[0] for line in ids.read_text().splitlines()}
 
 
+# Before a worker is there.
+def test_an_export_that_the_trail_does_not_hold_is_not_given(
+    made: set[str], keys: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "x.tar"
+
+    status, said = failing("export", str(out), "--tenant", "tenant-1", "--wait", "1")
+
+    assert status == 1
+    assert "is a worker running?" in said
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.usefixtures("worker")
 def test_an_auditor_takes_away_what_is_asked_for_and_the_trail_knows(
     settings: Settings, made: set[str], keys: dict[str, str], tmp_path: Path
@@ -196,18 +209,6 @@ def test_an_auditor_takes_away_what_is_asked_for_and_the_trail_knows(
     inside = cli("prove", told, "--with-event")
     proof.write_bytes(inside)
     cli("verify-bundle", str(proof), "--key", keys["vkey"])
-
-
-def test_an_export_that_the_trail_does_not_hold_is_not_given(
-    made: set[str], keys: dict[str, str], tmp_path: Path
-) -> None:
-    out = tmp_path / "x.tar"
-
-    status, said = failing("export", str(out), "--tenant", "tenant-1", "--wait", "1")
-
-    assert status == 1
-    assert "is a worker running?" in said
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_cannot_be_exported_is_said(keys: dict[str, str], tmp_path: Path) -> None:
