@@ -168,7 +168,8 @@ def test_an_auditor_takes_away_what_is_asked_for_and_the_trail_knows(
         for line in body.splitlines()
         for subject in json.loads(line)["subjects"].values()
         for path, value in subject["values"].items()
-        if path in ("actor.id", "actor.email")
+        # The manifest names whoever exports, who may have done so before.
+        if path in ("actor.id", "actor.email") and value != "dora@example.org"
     ]
     assert len(values) > 50
     everything = b"\n".join(contents(sealed).values())
