@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections import Counter
 from pathlib import Path
@@ -14,6 +13,8 @@ from pipeline.entrypoints.cli.kafka import admin_client
 from pipeline.entrypoints.cli.kafka import producer as kafka_producer
 from pipeline.importers.encode import RawRecord
 from pipeline.settings import Settings
+
+_PIECE = 4 * 1024 * 1024
 
 
 def servers_folder() -> Path:
@@ -36,14 +37,19 @@ def on_disk(token: str) -> dict[str, int]:
 
 
 def _holds(file: Path, wanted: tuple[bytes, ...]) -> bool:
+    # Not mapped: a server that cuts a file short would end this process.
+    overlap = max(map(len, wanted)) - 1
+    tail = b""
     try:
-        with (
-            file.open("rb") as opened,
-            mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as seen,
-        ):
-            return any(seen.find(one) >= 0 for one in wanted)
-    except (FileNotFoundError, ValueError):  # it went meanwhile, or is empty
-        return False
+        with file.open("rb") as opened:
+            while piece := opened.read(_PIECE):
+                seen = tail + piece
+                if any(one in seen for one in wanted):
+                    return True
+                tail = seen[-overlap:]
+    except FileNotFoundError:  # it went meanwhile
+        pass
+    return False
 
 
 def publish_plain(settings: Settings, record: RawRecord) -> None:
