@@ -106,7 +106,7 @@ UPDATE redaction_request SET state = 'complete', completed_at = clock_timestamp(
     pending = '' WHERE request_id = %s
 """
 _NOW = "SELECT clock_timestamp()"
-_REAPPLY = "SELECT reapply_erasure(%s, %s, %s, %s, %s)"
+_REAPPLY = "SELECT reapply_erasure(%s, %s, %s, %s, %s, %s)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,10 +382,16 @@ class ErasureStore:
         tenant: str,
         id_types: Sequence[str],
         subject_hashes: Sequence[bytes],
+        subject_refs: Sequence[UUID],
         erased_at: datetime,
     ) -> bool:
-        """Carry out again what a restored database lost; False: it knows of it."""
-        values = [request_id, tenant, list(id_types), list(subject_hashes), erased_at]
+        """Carry out again what a restored database lost; False: it knows of it. ``subject_refs``: those of
+        the person that it may not know any more; one that is somebody else's there is passed over.
+        """
+        values = [
+            *(request_id, tenant, list(id_types), list(subject_hashes)),
+            *(list(subject_refs), erased_at),
+        ]
         return bool((await self._row(_REAPPLY, values))[0])
 
     async def _row(self, statement: str, values: Sequence[object]) -> tuple[Any, ...]:

@@ -42,6 +42,7 @@ def encode_command(command: RedactionCommand) -> bytes:
             "log": command.leaf.log,
             "leaf_index": command.leaf.leaf_index,
             "deleted_below": dict(command.deleted_below),
+            "subject_refs": [str(ref) for ref in command.subject_refs],
         },
     )
     return out.getvalue()
@@ -68,6 +69,7 @@ def decode_command(value: bytes | None) -> RedactionCommand:
             erased_at_us=found["erased_at"],
             leaf=LeafPlace(found["log"], found["leaf_index"]),
             deleted_below=found["deleted_below"],
+            subject_refs=tuple(UUID(ref) for ref in found["subject_refs"]),
         )
     except (EOFError, IndexError, ValueError, TypeError, OverflowError):
         raise ValueError("not a command of this release") from None

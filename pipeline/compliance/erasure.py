@@ -202,6 +202,7 @@ class Erasure:
             erased_at_us=None if erased_at is None else _us(erased_at),
             leaf=LeafPlace(leaf["log"], leaf["leaf_index"]),
             deleted_below=dict(below or {}),
+            subject_refs=() if erased_at is None else tuple(request.subject_refs),
         )
         await asyncio.to_thread(self._tools.brokers.publish_command, command)
 

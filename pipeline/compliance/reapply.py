@@ -71,6 +71,7 @@ async def _apply(tools: Tools, archive: ArchiveReader, command: RedactionCommand
         tenant=command.tenant,
         id_types=command.id_types,
         subject_hashes=command.subject_hashes,
+        subject_refs=command.subject_refs,
         erased_at=_EPOCH + timedelta(microseconds=at_us),
     )
     leaf = {"log": command.leaf.log, "leaf_index": command.leaf.leaf_index}

@@ -80,6 +80,7 @@ class RedactionCommand:
     leaf: LeafPlace
     # "topic/partition" → offset below which its records were deleted.
     deleted_below: Mapping[str, int] = field(default_factory=dict)
+    subject_refs: tuple[UUID, ...] = ()  # whose keys were destroyed
 
 
 def subjects_digest(hashes: Iterable[bytes]) -> bytes:

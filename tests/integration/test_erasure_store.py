@@ -276,6 +276,28 @@ async def test_an_event_of_somebody_erased_that_comes_again_is_a_duplicate(
         await ledger.close()
 
 
+async def test_a_database_that_was_lost_learns_whose_keys_are_gone_and_nobody_elses(
+    erasures: ErasureStore, subjects: SubjectStore
+) -> None:
+    other = an_entry(subject_hash=b"o" * 32)
+    await subjects.restore([other])
+    request, gone, alive = uuid4(), uuid4(), UUID(bytes=other.subject_ref)
+
+    await erasures.reapply(
+        request,
+        tenant="acme",
+        id_types=["user_id"],
+        subject_hashes=[HASH],
+        subject_refs=(gone, alive, gone),
+        erased_at=datetime.now(UTC),
+    )
+
+    known = (await erasures.get(request)).subject_refs
+    assert gone in known
+    assert alive not in known
+    assert len(known) == 2  # and the one that was made for the identifier
+
+
 async def test_after_a_restore_it_is_applied_again_and_a_key_made_since_stays(
     erasures: ErasureStore, subjects: SubjectStore
 ) -> None:
@@ -283,7 +305,10 @@ async def test_after_a_restore_it_is_applied_again_and_a_key_made_since_stays(
     await subjects.restore([old, back])
     request, at = uuid4(), datetime.now(UTC) - timedelta(seconds=10)
 
-    facts = {"tenant": "acme", "id_types": ["user_id"], "subject_hashes": [HASH], "erased_at": at}
+    facts = {
+        "tenant": "acme", "id_types": ["user_id"], "subject_hashes": [HASH], "subject_refs": (),
+        "erased_at": at,
+    }  # fmt: skip
     assert await erasures.reapply(request, **facts)  # type: ignore[arg-type]
     assert not await erasures.reapply(request, **facts)  # type: ignore[arg-type]
 

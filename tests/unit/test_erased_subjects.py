@@ -264,7 +264,7 @@ def _empty_root() -> bytes:
 def a_command() -> RedactionCommand:
     return RedactionCommand(
         uuid4(), "acme", ("user_id", "email"), (b"a" * 32, b"b" * 32), 5, 7,
-        LeafPlace("audit.raw.system/0/1", 3), {"audit.raw.authentication/0": 9},
+        LeafPlace("audit.raw.system/0/1", 3), {"audit.raw.authentication/0": 9}, (uuid4(), uuid4()),
     )  # fmt: skip
 
 

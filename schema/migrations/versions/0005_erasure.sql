@@ -371,7 +371,7 @@ COMMENT ON FUNCTION erase_subjects(uuid) IS
     'Destroys the keys of an approved request, all generations, and returns the epoch; again: nothing more, the same epoch.';
 
 CREATE OR REPLACE FUNCTION reapply_erasure(
-    request uuid, of_tenant text, types text[], hashes bytea[], at timestamptz
+    request uuid, of_tenant text, types text[], hashes bytea[], gone_refs uuid[], at timestamptz
 ) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $body$
 DECLARE
@@ -386,6 +386,13 @@ BEGIN
     END IF;
     UPDATE erasure_state SET epoch = epoch + 1 RETURNING epoch INTO new_epoch;
     refs := destroy_keys(hashes, of_tenant, types, at, new_epoch, at);
+    -- A database that was lost comes back without the people whose keys are gone.
+    refs := refs || ARRAY(
+        SELECT DISTINCT gone.ref FROM unnest(gone_refs) AS gone (ref)
+        WHERE gone.ref <> ALL (refs)
+            AND NOT EXISTS (SELECT FROM audit_user AS known WHERE known.subject_ref = gone.ref)
+        ORDER BY gone.ref
+    );
     INSERT INTO redaction_request (request_id, kind, state, tenant, id_types, subject_hashes,
         raw_key_hashes, reason, requested_by, four_eyes, approved_by, approved_at, erased_at, epoch,
         subject_refs)
@@ -401,11 +408,11 @@ BEGIN
     RETURN true;
 END
 $body$;
-ALTER FUNCTION reapply_erasure(uuid, text, text[], bytea[], timestamptz) OWNER TO audit_owner;
-REVOKE ALL ON FUNCTION reapply_erasure(uuid, text, text[], bytea[], timestamptz) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION reapply_erasure(uuid, text, text[], bytea[], timestamptz)
+ALTER FUNCTION reapply_erasure(uuid, text, text[], bytea[], uuid[], timestamptz) OWNER TO audit_owner;
+REVOKE ALL ON FUNCTION reapply_erasure(uuid, text, text[], bytea[], uuid[], timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION reapply_erasure(uuid, text, text[], bytea[], uuid[], timestamptz)
     TO audit_redactor;
-COMMENT ON FUNCTION reapply_erasure(uuid, text, text[], bytea[], timestamptz) IS
+COMMENT ON FUNCTION reapply_erasure(uuid, text, text[], bytea[], uuid[], timestamptz) IS
     'After a restore of the database: an erasure that it lost, as the trail''s leaf and the topic of commands have it; a key made since stays. False: the database knows it.';
 
 CREATE OR REPLACE FUNCTION heads_after_erasure() RETURNS TABLE (
