@@ -390,7 +390,7 @@ BEGIN
     refs := refs || ARRAY(
         SELECT DISTINCT gone.ref FROM unnest(gone_refs) AS gone (ref)
         WHERE gone.ref <> ALL (refs)
-            AND NOT EXISTS (SELECT FROM audit_user AS known WHERE known.subject_ref = gone.ref)
+            AND NOT EXISTS (SELECT FROM audit_user AS held WHERE held.subject_ref = gone.ref)
         ORDER BY gone.ref
     );
     INSERT INTO redaction_request (request_id, kind, state, tenant, id_types, subject_hashes,
