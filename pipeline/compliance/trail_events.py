@@ -100,6 +100,25 @@ def authority_event(order: Order, operator: Operator, *, tenant: str) -> dict[st
     )
 
 
+async def until_held(
+    held: Callable[[], Awaitable[bool]],
+    *,
+    wait_s: float,
+    look_s: float = _LOOK_S,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> bool:
+    """Whether the ledger holds what was published: True as soon as it does, False when it does not
+    after ``wait_s``. It is asked at least once; what ``held`` raises is raised.
+    """
+    deadline = monotonic() + wait_s
+    while not await held():
+        if monotonic() >= deadline:
+            return False
+        await sleep(look_s)
+    return True
+
+
 class Announcer:
     """Gets events into the ledger: publishes, then waits until a worker has stored them.
 
@@ -132,12 +151,14 @@ class Announcer:
         if await self._in_ledger(event_id):
             return
         await self._publish(event)
-        deadline = self._monotonic() + self._wait_s
-        while not await self._in_ledger(event_id):
-            if self._monotonic() >= deadline:
-                raise Unavailable(
-                    "worker",
-                    f"event {event_id} in audit.raw.system is no leaf after {self._wait_s:.0f} s:"
-                    " does a worker run?",
-                )
-            await self._sleep(_LOOK_S)
+        if not await until_held(
+            lambda: self._in_ledger(event_id),
+            wait_s=self._wait_s,
+            sleep=self._sleep,
+            monotonic=self._monotonic,
+        ):
+            raise Unavailable(
+                "worker",
+                f"event {event_id} in audit.raw.system is no leaf after {self._wait_s:.0f} s:"
+                " does a worker run?",
+            )

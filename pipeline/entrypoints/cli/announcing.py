@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
+from pipeline.compliance.trail_events import Announcer, Event, InLedger, until_held
 from pipeline.db.connection import Connection
 from pipeline.domain.errors import AuditTrailError
 from pipeline.domain.logs import SYSTEM_FAMILY
@@ -83,22 +84,30 @@ async def tell_trail(
         name="announcing",
         timeout_s=settings.request_timeout_s,
     )
-    deadline = time.monotonic() + timeout_s
+
+    async def all_held() -> bool:
+        async with connection.session() as session:
+            row = await (await session.execute(_HELD, [ids])).fetchone()
+        return row is not None and row[0] == len(ids)
+
     try:
-        while True:
-            async with connection.session() as session:
-                row = await (await session.execute(_HELD, [ids])).fetchone()
-            if row and row[0] == len(ids):
-                return
-            if time.monotonic() > deadline:
-                raise NotHeld(
-                    f"the ledger did not take the event about this within {timeout_s:.0f} s, so"
-                    " nothing more was done: is a worker running? (audit-trail status,"
-                    " audit-trail dead-letter list)"
-                )
-            await asyncio.sleep(_LOOK_EVERY_S)
+        if not await until_held(all_held, wait_s=timeout_s, look_s=_LOOK_EVERY_S):
+            raise NotHeld(
+                f"the ledger did not take the event about this within {timeout_s:.0f} s, so"
+                " nothing more was done: is a worker running? (audit-trail status,"
+                " audit-trail dead-letter list)"
+            )
     finally:
         await connection.close()
+
+
+def announcer(settings: Settings, in_ledger: InLedger) -> Announcer:
+    """Gets events into the ledger one by one, each waited for as long as AUDIT_TRAIL_WAIT_S says."""
+
+    async def publish(event: Event) -> None:
+        await asyncio.to_thread(publish_system, settings, [event])  # the client blocks
+
+    return Announcer(publish, in_ledger, wait_s=settings.trail_wait_s)
 
 
 def publish_system(settings: Settings, events: Sequence[Mapping[str, Any]]) -> None:

@@ -11,8 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 from uuid import uuid4
 
 from pipeline.compliance.candidates import Candidates
@@ -22,9 +21,9 @@ from pipeline.compliance.keeping import Keeping
 from pipeline.compliance.order_store import OrderStore
 from pipeline.compliance.policy_run import PolicyStore
 from pipeline.compliance.retention import Rules
-from pipeline.compliance.trail_events import Announcer, Operator, system_event
+from pipeline.compliance.trail_events import Operator, system_event
 from pipeline.domain.errors import ConfigurationError
-from pipeline.entrypoints.cli.announcing import operator_of, publish_system
+from pipeline.entrypoints.cli.announcing import announcer, operator_of
 from pipeline.entrypoints.cli.output import Row
 from pipeline.entrypoints.cli.stores import (
     archive_reader,
@@ -195,9 +194,7 @@ async def open_tools(settings: Settings) -> AsyncIterator[Tools]:
             archive=archive,
             vault=VaultBlobs(objects, settings.s3_vault_bucket, holds.refuse_held),
             index=await _index(settings, stack),
-            announce=Announcer(
-                partial(_publish, settings), removals.in_ledger, wait_s=settings.trail_wait_s
-            ),
+            announce=announcer(settings, removals.in_ledger),
             operator=operator_of(settings),
             system_tenant=_system_tenant(settings, [one.tenant for one in known]),
             wait_s=settings.trail_wait_s,
@@ -226,11 +223,6 @@ def order_store(settings: Settings, objects: S3, days: Mapping[str, int]) -> Ord
         return Lock(mode, datetime.now(UTC) + timedelta(days=longest))
 
     return OrderStore(objects, bucket=settings.s3_archive_bucket, lock=lock)
-
-
-async def _publish(settings: Settings, event: Mapping[str, Any]) -> None:
-    """In a thread: the client blocks."""
-    await asyncio.to_thread(publish_system, settings, [event])
 
 
 async def _index(settings: Settings, stack: AsyncExitStack) -> IndexRewriter:
