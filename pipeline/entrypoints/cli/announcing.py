@@ -11,7 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from pipeline.compliance.trail_events import Announcer, Event, InLedger, until_held
+from pipeline.compliance.trail_events import (
+    Announcer,
+    Event,
+    InLedger,
+    Operator,
+    system_event,
+    until_held,
+)
 from pipeline.db.connection import Connection
 from pipeline.domain.errors import AuditTrailError
 from pipeline.domain.logs import SYSTEM_FAMILY
@@ -33,27 +40,27 @@ def operator_of(settings: Settings) -> str:
     return settings.operator or f"{getpass.getuser()}@{socket.gethostname()}"
 
 
-def system_event(
+def command_event(
     settings: Settings, tenant: str, operation: str, action: str, **fields: Any
 ) -> dict[str, Any]:
-    """An event about what a person did with a command, now; its actor is the operator."""
+    """An event about what a person did with a command, now; its actor is the operator.
+
+    Beyond ``system_event`` it says which release ran and on which host: it is made once, while an
+    order's event is made again and must come out the same wherever that is. ``fields`` replace or add.
+    """
     return {
-        "event_id": str(uuid7()),
-        "occurred_at": time.time_ns() // 1000,
-        "tenant": tenant,
-        "action": action,
-        "operation": operation,
-        "outcome": "success",
+        **system_event(
+            event_id=uuid7(),
+            occurred_at_us=time.time_ns() // 1000,
+            operation=operation,
+            action=action,
+            tenant=tenant,
+            operator=Operator(operator_of(settings), tenant),
+        ),
         "producer": {
             "service": "audit-trail",
             "version": product_version(),
             "instance": socket.gethostname(),
-        },
-        "actor": {
-            "type": "user",
-            "tenant": tenant,
-            "id_type": "operator",
-            "id": operator_of(settings),
         },
         **fields,
     }

@@ -21,7 +21,7 @@ from pipeline.db.connection import Connection
 from pipeline.domain.errors import AuditTrailError, ConfigurationError
 from pipeline.domain.logs import LogName
 from pipeline.domain.notes import VerifierKey
-from pipeline.entrypoints.cli.announcing import system_event, tell_trail
+from pipeline.entrypoints.cli.announcing import command_event, tell_trail
 from pipeline.entrypoints.cli.authority import auditor_url, open_authorities
 from pipeline.entrypoints.cli.output import Row
 from pipeline.entrypoints.cli.stores import object_store
@@ -218,7 +218,7 @@ async def _announce(
     """One event for each tenant that the export concerns: its trail tells what left."""
     filters = summary.request.filters
     events = [
-        system_event(
+        command_event(
             settings,
             tenant,
             "export",

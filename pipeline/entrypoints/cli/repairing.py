@@ -14,7 +14,7 @@ from pipeline.compliance.repair import Done, Repair, Stores
 from pipeline.compliance.repair_plan import RepairPlan
 from pipeline.compliance.verify_state import Progress
 from pipeline.domain.errors import ConfigurationError
-from pipeline.entrypoints.cli.announcing import publish_system, system_event
+from pipeline.entrypoints.cli.announcing import command_event, publish_system
 from pipeline.entrypoints.cli.output import Row, progress
 from pipeline.entrypoints.cli.stores import object_store
 from pipeline.entrypoints.cli.tenants import require_tenants
@@ -138,7 +138,7 @@ def record(settings: Settings, done: list[Done], tenant: str) -> list[Row]:
 def repair_event(settings: Settings, done: Done, tenant: str) -> dict[str, Any]:
     """What the trail says about itself: what was done, by whom."""
     repair = {**asdict(done), "store": done.store.value}
-    return system_event(settings, tenant, "repair", ACTION, severity="medium", repair=repair)
+    return command_event(settings, tenant, "repair", ACTION, severity="medium", repair=repair)
 
 
 def check_tenant(settings: Settings, tenant: str) -> None:
