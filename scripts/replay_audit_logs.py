@@ -37,9 +37,8 @@ from pipeline.entrypoints.cli.failures import ProblemFound, run
 from pipeline.entrypoints.cli.options import Output
 from pipeline.entrypoints.cli.output import OutputFormat, progress, say, show_rows
 from pipeline.entrypoints.cli.publishing import Publisher
-from pipeline.entrypoints.cli.stores import archive_reader, object_store
+from pipeline.entrypoints.cli.stores import archive_reader, object_store, opening_keys
 from pipeline.keys.provider import load_provider, read_key_file
-from pipeline.keys.subjects import SubjectKeys
 from pipeline.settings import Settings, load_settings
 from sinks.archive_reader import ArchiveReader
 from sinks.ledger import PostgresLedger
@@ -174,7 +173,7 @@ async def _run(
         operations = Operations(url, timeout_s=timeout_s)
         for part in (ledger, store, operations):
             stack.push_async_callback(part.close)
-        keys = SubjectKeys(provider, store, _makes_none, cache_size=settings.subject_cache_size)
+        keys = opening_keys(settings, provider, store)
         keys.know_tenants(await store.tenants())
         texts = {one.schema_id: one.schema for one in await operations.schemas.all()}
         import_key = None
@@ -257,10 +256,6 @@ def _rebuilt(replayer: Replayer, event: SealedEvent, topic: str) -> Replayed | N
         return replayer.record(event, topic)
     except ValueGone:
         return None
-
-
-async def _makes_none(_entries: object) -> None:
-    raise RuntimeError("a key was made by a script that only opens")
 
 
 if __name__ == "__main__":

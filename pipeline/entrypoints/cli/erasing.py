@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 from uuid import UUID, uuid4
 
 from pipeline.compliance.erasure import Erasure
 from pipeline.compliance.erasure_parts import Bounds, Pending, Tools
 from pipeline.compliance.reapply import Reapplied, reapply_lost
 from pipeline.domain.erasure import FIRST_RUN, REASON_MAX_CHARS, SUBJECTS_MAX, State
-from pipeline.domain.errors import ConfigurationError, Unavailable
+from pipeline.domain.errors import ConfigurationError
 from pipeline.entrypoints.cli.announcing import operator_of
 from pipeline.entrypoints.cli.erasure_brokers import ElasticIndex, KafkaBrokers
 from pipeline.entrypoints.cli.output import Progress, Row, progress
@@ -23,12 +23,13 @@ from pipeline.entrypoints.cli.stores import (
     call_keys,
     index_client,
     object_store,
+    opening_keys,
     redactor_url,
 )
 from pipeline.entrypoints.cli.topics import LETTER_DAYS, RAW_DAYS
 from pipeline.keys.provider import KeyProvider, load_provider, load_seed_provider
 from pipeline.keys.signing_keys import active_keys, open_signer, read_keys
-from pipeline.keys.subjects import Subject, SubjectKeys, subject_message
+from pipeline.keys.subjects import Subject, subject_message
 from sinks import bulk
 from sinks.documents import Documents
 from sinks.erasure_store import ErasureStore, Request
@@ -283,14 +284,13 @@ async def open_tools(settings: Settings, on_step: Callable[[str], None]) -> Asyn
             stack.push_async_callback(part.close)
         objects = await stack.enter_async_context(object_store(settings))
         vault = Vault(objects, settings.s3_vault_bucket)
-        keys = SubjectKeys(provider, subjects, _no_journal, cache_size=settings.subject_cache_size)
         client = bulk.BulkClient(index_client(settings))
         stack.push_async_callback(client.close)
         yield Tools(
             store=store,
             ledger=ledger,
             keys=subjects,
-            opener=BlobOpener(keys),
+            opener=BlobOpener(opening_keys(settings, provider, subjects)),
             vault=vault,
             escrow=KeyEscrow(subjects, vault),
             overwriter=IndexOverwriter(
@@ -322,10 +322,6 @@ def _hashes(provider: KeyProvider, subjects: Sequence[Subject]) -> tuple[list[by
         [provider.mac(subject_message(subject)) for subject in subjects],
         [provider.mac(key.encode()) for key in raw_keys],
     )
-
-
-async def _no_journal(_entries: Sequence[Any]) -> None:
-    raise Unavailable("kafka", "no key is made here")
 
 
 def _steps_on(bar: Progress) -> Callable[[str], None]:

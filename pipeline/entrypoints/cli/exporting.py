@@ -24,15 +24,14 @@ from pipeline.domain.notes import VerifierKey
 from pipeline.entrypoints.cli.announcing import command_event, tell_trail
 from pipeline.entrypoints.cli.authority import auditor_url, open_authorities
 from pipeline.entrypoints.cli.output import Row
-from pipeline.entrypoints.cli.stores import object_store
+from pipeline.entrypoints.cli.stores import object_store, opening_keys
 from pipeline.keys.provider import load_provider
 from pipeline.keys.signing_keys import active_keys, open_signer, read_keys, trusted_keys
-from pipeline.keys.subjects import Subject, SubjectKeys, subject_message
+from pipeline.keys.subjects import Subject, subject_message
 from sinks.recorded_schemas import RecordedSchemas
 from sinks.subject_store import SubjectStore
 
 if TYPE_CHECKING:
-    from pipeline.domain.escrow import EscrowEntry
     from pipeline.settings import Settings
 
 Tiles = Callable[[LogName], TileReader | None]
@@ -158,9 +157,7 @@ def export(
                 settings.database_url.get_secret_value(), timeout_s=settings.request_timeout_s
             )
             try:
-                subjects = SubjectKeys(
-                    provider, store, _no_new_keys, cache_size=settings.subject_cache_size
-                )
+                subjects = opening_keys(settings, provider, store)
                 opener = NoOpener() if why is None else ExportOpener(reader, subjects)
                 exporter = Exporter(
                     reader,
@@ -258,7 +255,3 @@ def rows_of(manifest: Mapping[str, Any]) -> list[Row]:
         }
         for log in manifest["logs"]
     ]
-
-
-async def _no_new_keys(entries: Sequence[EscrowEntry]) -> None:
-    raise RuntimeError(f"an export makes no keys, not even {len(entries)}")

@@ -29,10 +29,11 @@ from pipeline.entrypoints.cli.stores import (
     archive_reader,
     index_client,
     object_store,
+    opening_keys,
     redactor_url,
 )
 from pipeline.keys.provider import load_provider
-from pipeline.keys.subjects import Subject, SubjectKeys, subject_message
+from pipeline.keys.subjects import Subject, subject_message
 from sinks.documents import Documents
 from sinks.expiring import ExpiringLeaves
 from sinks.holds import Holds
@@ -178,7 +179,7 @@ async def open_tools(settings: Settings) -> AsyncIterator[Tools]:
         retention = Retention(redactor, timeout_s=timeout_s)
         for part in (ledger, store, candidates, expiring, removals, holds, retention):
             stack.push_async_callback(part.close)
-        keys = SubjectKeys(provider, store, _makes_none, cache_size=settings.subject_cache_size)
+        keys = opening_keys(settings, provider, store)
         wrapped = await store.tenants()
         await asyncio.to_thread(keys.know_tenants, wrapped)
         known = await store.list_tenants()
@@ -244,7 +245,3 @@ def _system_tenant(settings: Settings, tenants: list[str]) -> str:
         )
     # Without tenants there is no event either that could expire.
     return settings.system_tenant or next(iter(tenants), "")
-
-
-async def _makes_none(_entries: object) -> None:
-    raise RuntimeError("a key was made by a command that only opens")

@@ -13,6 +13,8 @@ from pipeline.tls import checked_ca_file, failure
 if TYPE_CHECKING:
     from elasticsearch import AsyncElasticsearch, Elasticsearch
 
+    from pipeline.keys.provider import KeyProvider
+    from pipeline.keys.subjects import SubjectKeys
     from pipeline.settings import Settings
     from sinks.archive_reader import ArchiveReader
     from sinks.operations import Operations
@@ -106,6 +108,19 @@ def archive_reader(settings: Settings, objects: S3) -> ArchiveReader:
         archive_bucket=settings.s3_archive_bucket,
         vault_bucket=settings.s3_vault_bucket,
     )
+
+
+def opening_keys(settings: Settings, provider: KeyProvider, store: SubjectStore) -> SubjectKeys:
+    """The subjects' keys for who only opens with them. To ask for one that must first be made
+    (``SubjectKeys.resolve``) is a bug here: ``RuntimeError``.
+    """
+    from pipeline.keys.subjects import SubjectKeys
+
+    return SubjectKeys(provider, store, _makes_none, cache_size=settings.subject_cache_size)
+
+
+async def _makes_none(_entries: object) -> None:
+    raise RuntimeError("a key was made by a command that only opens")
 
 
 def call_keys(settings: Settings, ask: Callable[[SubjectStore], Awaitable[Answer]]) -> Answer:

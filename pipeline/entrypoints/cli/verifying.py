@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,13 +23,12 @@ from pipeline.db.connection import Connection
 from pipeline.domain.errors import ConfigurationError
 from pipeline.entrypoints.cli.authority import auditor_url, open_authorities
 from pipeline.entrypoints.cli.output import Row, progress, say
-from pipeline.entrypoints.cli.stores import index_client, object_store
+from pipeline.entrypoints.cli.stores import index_client, object_store, opening_keys
 from pipeline.entrypoints.cli.verify_topics import KafkaTopics
 from pipeline.keys.signing_keys import trusted_keys
 from sinks.index_reader import IndexReader
 
 if TYPE_CHECKING:
-    from pipeline.domain.escrow import EscrowEntry
     from pipeline.keys.subjects import SubjectKey, SubjectKeys
     from pipeline.settings import Settings
     from sinks.s3 import S3
@@ -204,19 +203,12 @@ async def subject_keys(settings: Settings, stack: AsyncExitStack) -> SubjectKeys
     ``audit_auditor`` may see none.
     """
     from pipeline.keys.provider import load_provider
-    from pipeline.keys.subjects import SubjectKeys
     from sinks.subject_store import SubjectStore
 
     url = settings.database_url.get_secret_value()
     store = SubjectStore(url, timeout_s=settings.request_timeout_s)
     stack.push_async_callback(store.close)
-
-    async def journal(_entries: Sequence[EscrowEntry]) -> None:
-        raise RuntimeError("a verification makes no keys")
-
-    keys = SubjectKeys(
-        load_provider(settings), store, journal, cache_size=settings.subject_cache_size
-    )
+    keys = opening_keys(settings, load_provider(settings), store)
     keys.know_tenants(await store.tenants())
     return keys
 
