@@ -1,7 +1,7 @@
 """The servers of the stack, in the order in which they are listed."""
 
 from audit_stack.errors import StackError
-from audit_stack.servers import broker, database, keeper, objects, registry, search, signer, worker
+from audit_stack.servers import broker, database, objects, own, registry, search, signer
 from audit_stack.servers.base import Server
 
 SERVERS: dict[str, Server] = {
@@ -12,13 +12,13 @@ SERVERS: dict[str, Server] = {
         database.SERVER,
         search.SERVER,
         objects.SERVER,
-        worker.SERVER,
+        own.WORKER,
         signer.SERVER,
-        keeper.SERVER,
+        own.KEEPER,
     )
 }
 # What `up` starts when nothing is named: the trail's own need a migrated database first.
-BY_DEFAULT = frozenset(SERVERS) - {worker.NAME, signer.NAME, keeper.NAME}
+BY_DEFAULT = frozenset(SERVERS) - {own.WORKER.name, signer.NAME, own.KEEPER.name}
 
 
 def choose(names: list[str]) -> set[str]:
