@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Final
 
-from pipeline.codec.avro_reader import raw_varint, read_length, read_long
+from pipeline.codec.avro_reader import raw_varint, read_fixed, read_length, read_long
 from pipeline.codec.types import Node
 from pipeline.domain.errors import InvalidRecord
 
@@ -56,7 +56,8 @@ class _Reader:
         elif kind in ("int", "long"):
             _number, self._at = raw_varint(self._body, self._at)
         else:
-            self._skip(node.size if kind == "fixed" else _WIDTHS[kind])
+            width = node.size if kind == "fixed" else _WIDTHS[kind]
+            _value, self._at = read_fixed(self._body, self._at, width)
         return None
 
     def _record(self, node: Node) -> None:
@@ -95,8 +96,3 @@ class _Reader:
         length, at = read_length(self._body, self._at)
         self._at = at + length
         return self._body[at : self._at]
-
-    def _skip(self, width: int) -> None:
-        self._at += width
-        if self._at > len(self._body):
-            raise _End
