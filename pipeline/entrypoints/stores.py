@@ -99,16 +99,25 @@ def make_archive(
     )
 
 
-def make_index(
-    settings: Settings, metrics: Metrics, keys_epoch: Callable[[], int] = lambda: 0
-) -> tuple[AsyncElasticsearch, IndexDestination]:
-    client = bulk.connect(
+def connect_index(settings: Settings) -> AsyncElasticsearch:
+    """A client of the index; asks nothing yet, and is the caller's to close.
+
+    Raises:
+        ConfigurationError: The CA file cannot be used.
+    """
+    return bulk.connect(
         settings.elasticsearch_url,
         username=settings.elasticsearch_username,
         password=settings.elasticsearch_password.get_secret_value(),
         ca_file=checked_ca_file(settings.elasticsearch_ca_file, "AUDIT_ELASTICSEARCH_CA_FILE"),
         timeout_s=settings.request_timeout_s,
     )
+
+
+def make_index(
+    settings: Settings, metrics: Metrics, keys_epoch: Callable[[], int] = lambda: 0
+) -> tuple[AsyncElasticsearch, IndexDestination]:
+    client = connect_index(settings)
     destination = IndexDestination(
         bulk.BulkClient(client),
         Documents(late_after_s=settings.late_after_s),

@@ -9,17 +9,12 @@ from typing import TYPE_CHECKING
 from pipeline.compliance.authority import Authorities
 from pipeline.compliance.authority_reader import AuthorityReader
 from pipeline.db.connection import Connection
+from pipeline.entrypoints.cli.stores import auditor_url
 from sinks.expiring import ExpiringLeaves
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
     from sinks.s3 import S3
-
-
-def auditor_url(settings: Settings) -> str:
-    """The role that reads everything and decrypts nothing; the writer's where it is not set."""
-    given = settings.auditor_database_url.get_secret_value()
-    return given or settings.database_url.get_secret_value()
 
 
 @asynccontextmanager

@@ -22,9 +22,9 @@ from pipeline.domain.errors import AuditTrailError, ConfigurationError
 from pipeline.domain.logs import LogName
 from pipeline.domain.notes import VerifierKey
 from pipeline.entrypoints.cli.announcing import command_event, tell_trail
-from pipeline.entrypoints.cli.authority import auditor_url, open_authorities
+from pipeline.entrypoints.cli.authority import open_authorities
 from pipeline.entrypoints.cli.output import Row
-from pipeline.entrypoints.cli.stores import object_store, opening_keys
+from pipeline.entrypoints.cli.stores import auditor_url, object_store, opening_keys
 from pipeline.keys.provider import load_provider
 from pipeline.keys.signing_keys import active_keys, open_signer, read_keys, trusted_keys
 from pipeline.keys.subjects import Subject, subject_message
@@ -33,6 +33,7 @@ from sinks.subject_store import SubjectStore
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
+    from sinks.s3 import S3
 
 Tiles = Callable[[LogName], TileReader | None]
 
@@ -73,22 +74,20 @@ async def ledger_reader(
         await connection.close()
 
 
-@asynccontextmanager
-async def tile_readers(settings: Settings, *, wanted: bool = True) -> AsyncIterator[Tiles]:
+def tile_readers(settings: Settings, objects: S3, *, wanted: bool = True) -> Tiles:
     """Readers of the logs' tiles; none where they are not wanted."""
-    async with object_store(settings) as objects:
-        store = TileStore(objects, bucket=settings.s3_archive_bucket)
-        yield lambda name: TileReader(store, name) if wanted else None
+    store = TileStore(objects, bucket=settings.s3_archive_bucket)
+    return lambda name: TileReader(store, name) if wanted else None
 
 
 def prove(settings: Settings, event_id: UUID, given: Sequence[str]) -> EventProof:
     """The verified proof of an event. Raises as ``prove_event``."""
 
     async def call() -> EventProof:
-        async with ledger_reader(settings) as connection, tile_readers(settings) as tiles:
+        async with ledger_reader(settings) as connection, object_store(settings) as objects:
             return await prove_event(
                 ExportReader(connection),
-                tiles,
+                tile_readers(settings, objects),
                 event_id,
                 keys=known_keys(settings, given),
                 origin=settings.log_origin,
@@ -148,7 +147,6 @@ def export(
     async def call() -> dict[str, Any]:
         async with (
             ledger_reader(settings, as_writer=why is not None) as connection,
-            tile_readers(settings, wanted=use_tiles) as tiles,
             object_store(settings) as objects,
             open_authorities(settings, objects) as authorities,
         ):
@@ -161,7 +159,7 @@ def export(
                 opener = NoOpener() if why is None else ExportOpener(reader, subjects)
                 exporter = Exporter(
                     reader,
-                    tiles,
+                    tile_readers(settings, objects, wanted=use_tiles),
                     opener,
                     schemas=await RecordedSchemas(connection).all(),
                     keys=keys,

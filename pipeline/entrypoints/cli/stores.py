@@ -60,20 +60,16 @@ def searching(settings: Settings) -> Iterator[Elasticsearch]:
 
 
 def index_client(settings: Settings) -> AsyncElasticsearch:
-    """The index, as long work asks it; it is the caller's to close.
+    """The index, as long work asks it; as ``pipeline.entrypoints.stores.connect_index``."""
+    from pipeline.entrypoints.stores import connect_index
 
-    Raises:
-        ConfigurationError: The CA file cannot be used.
-    """
-    from sinks import bulk
+    return connect_index(settings)
 
-    return bulk.connect(
-        settings.elasticsearch_url,
-        username=settings.elasticsearch_username,
-        password=settings.elasticsearch_password.get_secret_value(),
-        ca_file=checked_ca_file(settings.elasticsearch_ca_file, "AUDIT_ELASTICSEARCH_CA_FILE"),
-        timeout_s=settings.request_timeout_s,
-    )
+
+def auditor_url(settings: Settings) -> str:
+    """The database as the role that reads everything and decrypts nothing; as the writer where it is not set."""
+    given = settings.auditor_database_url.get_secret_value()
+    return given or settings.database_url.get_secret_value()
 
 
 def redactor_url(settings: Settings) -> str:

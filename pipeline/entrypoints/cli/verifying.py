@@ -21,9 +21,14 @@ from pipeline.compliance.verify_index import DocumentCheck
 from pipeline.compliance.verify_state import Progress
 from pipeline.db.connection import Connection
 from pipeline.domain.errors import ConfigurationError
-from pipeline.entrypoints.cli.authority import auditor_url, open_authorities
+from pipeline.entrypoints.cli.authority import open_authorities
 from pipeline.entrypoints.cli.output import Row, progress, say
-from pipeline.entrypoints.cli.stores import index_client, object_store, opening_keys
+from pipeline.entrypoints.cli.stores import (
+    auditor_url,
+    index_client,
+    object_store,
+    opening_keys,
+)
 from pipeline.entrypoints.cli.verify_topics import KafkaTopics
 from pipeline.keys.signing_keys import trusted_keys
 from sinks.index_reader import IndexReader
