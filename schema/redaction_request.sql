@@ -244,8 +244,7 @@ BEGIN
     -- A database that was lost comes back without the people whose keys are gone.
     refs := refs || ARRAY(
         SELECT DISTINCT gone.ref FROM unnest(gone_refs) AS gone (ref)
-        WHERE gone.ref <> ALL (refs)
-            AND NOT EXISTS (SELECT FROM audit_user AS held WHERE held.subject_ref = gone.ref)
+        WHERE NOT EXISTS (SELECT FROM audit_user AS held WHERE held.subject_ref = gone.ref)
         ORDER BY gone.ref
     );
     INSERT INTO redaction_request (request_id, kind, state, tenant, id_types, subject_hashes,
