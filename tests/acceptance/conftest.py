@@ -18,6 +18,7 @@ import avro_schemas
 from pipeline.settings import Settings, load_settings
 from tests.acceptance.raw_topics import RawTopics
 from tests.acceptance.records import cli, make_signing_key, start_worker
+from tests.ordering import put_first
 from tests.proxy import FaultProxy, kafka_line
 
 ORIGIN = "audit.example.com/acceptance"
@@ -26,15 +27,7 @@ FIRST = ("test_verify.py", "test_export.py", "test_signer.py", "test_subject_rep
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
-    places = [place for place, item in enumerate(items) if item.path.parent == here]
-    ours = sorted((items[place] for place in places), key=_turn)
-    for place, item in zip(places, ours, strict=True):
-        items[place] = item
-
-
-def _turn(item: pytest.Item) -> int:
-    return FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST)
+    put_first(items, Path(__file__).parent, FIRST)
 
 
 @pytest.fixture(scope="session")

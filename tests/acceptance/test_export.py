@@ -38,14 +38,13 @@ def keys(
         "AUDIT_VERIFIER_KEYS_FILE": str(folder / "trusted"),
         "AUDIT_OPERATOR": "dora@example.org",
     }
-    before = {name: os.environ.get(name) for name in env}
-    os.environ.update(env)
-    (folder / "trusted").write_bytes(cli("signing-key", "list", "--vkeys"))
-    listed = json.loads(cli("signing-key", "list", "-o", "json"))
-    vkey = next(row["vkey"] for row in listed if row["state"] == "signs")
-    yield {"vkey": vkey, "folder": str(folder)}
-    for name, value in before.items():
-        os.environ.pop(name) if value is None else os.environ.update({name: value})
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in env.items():
+            patch.setenv(name, value)
+        (folder / "trusted").write_bytes(cli("signing-key", "list", "--vkeys"))
+        listed = json.loads(cli("signing-key", "list", "-o", "json"))
+        vkey = next(row["vkey"] for row in listed if row["state"] == "signs")
+        yield {"vkey": vkey, "folder": str(folder)}
 
 
 def failing(*words: str) -> tuple[int, str]:

@@ -13,17 +13,14 @@ from tests.acceptance.records import make_signing_key
 from tests.chaos import figures
 from tests.chaos.processes import cli, free_port
 from tests.erasure_support import TENANT
+from tests.ordering import put_first
 
 # They copy the whole database again and again: before the others fill it.
-FIRST = ("test_rollback.py", "test_restore.py")
+FIRST = ("test_restore.py", "test_rollback.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
-    places = [place for place, item in enumerate(items) if item.path.parent == here]
-    ours = sorted((items[place] for place in places), key=lambda item: item.path.name not in FIRST)
-    for place, item in zip(places, ours, strict=True):
-        items[place] = item
+    put_first(items, Path(__file__).parent, FIRST)
 
 
 @pytest.fixture(scope="session")
