@@ -58,6 +58,16 @@ def make_signing_key(environment: Mapping[str, str]) -> None:
     trusted.write_bytes(cli("signing-key", "list", "--vkeys", **environment))
 
 
+def sign_everything(**env: str) -> None:
+    """Rounds of the signer until each log is signed to its end: one waits for the archive before."""
+
+    def is_signed() -> bool:
+        rows = json.loads(cli("signer", "run", "--once", "-o", "json", **env))
+        return all(row["state"] in ("signed", "empty") for row in rows)
+
+    wait_until(is_signed)
+
+
 def start_worker(stderr: Any, **env: str) -> subprocess.Popen[bytes]:
     """A worker whose pages are at ``PORT``."""
     return subprocess.Popen(

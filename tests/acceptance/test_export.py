@@ -16,7 +16,7 @@ import pytest
 
 from pipeline import verifier
 from pipeline.settings import Settings
-from tests.acceptance.records import ROOT, cli, indexed, wait_until
+from tests.acceptance.records import ROOT, cli, indexed, sign_everything, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -124,7 +124,7 @@ def test_an_auditor_takes_away_what_is_asked_for_and_the_trail_knows(
 ) -> None:
     held = "SELECT count(*) FROM leaves WHERE event_id = ANY (%s::uuid[])"
     wait_until(lambda: rows(settings, held, list(made)) == [(len(made),)])
-    cli("signer", "run", "--once")
+    sign_everything()
     sealed, opened, avro = (tmp_path / name for name in ("s.tar", "o.tar", "a.tar"))
     personal = (
         *("export", str(opened), "--tenant", "tenant-1", "--personal-data"),
@@ -245,7 +245,7 @@ def test_the_commands_of_the_page_for_auditors_run_as_they_stand(
 ) -> None:
     held = "SELECT count(*) FROM leaves WHERE event_id = ANY (%s::uuid[])"
     wait_until(lambda: rows(settings, held, list(made)) == [(len(made),)])
-    cli("signer", "run", "--once")
+    sign_everything()
     page = (ROOT / "docs/auditors.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     programs = tmp_path / "programs"

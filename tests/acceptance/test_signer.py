@@ -31,6 +31,7 @@ from tests.acceptance.records import (
     cli,
     make_signing_key,
     publish,
+    sign_everything,
 )
 from tests.witness import Witness, serving
 
@@ -235,12 +236,7 @@ def sign_a_record(
     publish(settings, 1, frame(registered["authentication"], body(an_acme_event())))
     until(lambda: leaves(signer) > before)
     keys = [VerifierKey.parse(line) for line in vkeys(signer)]
-
-    def is_signed() -> bool:
-        rows = json.loads(cli("signer", "run", "--once", "-o", "json", **signer))
-        return all(row["state"] in ("signed", "empty") for row in rows)
-
-    until(is_signed)
+    sign_everything(**signer)
     with running("log", "serve", port=signer["AUDIT_LOG_HTTP_PORT"], **signer):
         served = fetched(signer["AUDIT_LOG_HTTP_PORT"], f"/{TOPIC}/1/1/checkpoint")
     assert served
