@@ -205,7 +205,7 @@ def test_an_auditor_takes_away_what_is_asked_for_and_the_trail_knows(
     status, said = failing("prove", told)
     assert status == 1
     assert "the next one is due within 30 s" in said
-    cli("signer", "run", "--once")
+    sign_everything()
     inside = cli("prove", told, "--with-event")
     proof.write_bytes(inside)
     cli("verify-bundle", str(proof), "--key", keys["vkey"])
