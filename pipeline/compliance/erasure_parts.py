@@ -70,7 +70,11 @@ class SearchIndex(Protocol):
         ...
 
     def expunge(self) -> int:
-        """Take deleted and replaced documents off the disks; how many indices were merged."""
+        """Take deleted and replaced documents off the disks; how many indices were merged.
+
+        Raises:
+            Pending: The index keeps them for a copy that is behind; ask again.
+        """
         ...
 
 

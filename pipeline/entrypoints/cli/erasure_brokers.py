@@ -15,7 +15,7 @@ from pipeline.codec.limits import Limits
 from pipeline.codec.redaction_command import decode_command, encode_command
 from pipeline.codec.types import Node, parse
 from pipeline.codec.wire import HEADER_BYTES
-from pipeline.compliance.erasure_parts import RawPlace
+from pipeline.compliance.erasure_parts import Pending, RawPlace
 from pipeline.domain.erasure import RedactionCommand
 from pipeline.domain.logs import RAW_TOPICS, REDACTIONS_TOPIC
 from pipeline.entrypoints.cli import dead_letters
@@ -35,6 +35,8 @@ from pipeline.keys.subjects import Subject, subject_message
 from sinks.subject_store import Position
 
 if TYPE_CHECKING:
+    from elasticsearch import Elasticsearch
+
     from pipeline.keys.provider import KeyProvider
     from pipeline.settings import Settings
 
@@ -152,6 +154,7 @@ class ElasticIndex:
         """See ``SearchIndex``."""
         with searching(self._settings) as client:
             indices = sorted(client.indices.get(index=self._pattern, allow_no_indices=True))
+            self._wait_for_leases(client)
             for index in indices:
                 # Else segments with less than a tenth of deleted documents are left as they are.
                 client.indices.put_settings(
@@ -164,6 +167,39 @@ class ElasticIndex:
                     time.sleep(_TASK_LOOK_S)
                 client.indices.flush(index=index, force=True, wait_if_ongoing=True)
         return len(indices)
+
+    def _wait_for_leases(self, client: Elasticsearch) -> None:
+        """Until no shard keeps what was replaced up to now for a copy that might ask for it: a merge leaves
+        that where it is. Leases move on every 30 s (``index.soft_deletes.retention_lease.sync_interval``),
+        and behind a flush.
+        """
+        heads = {shard: head for shard, head, _kept in self._histories(client)}
+        deadline = time.monotonic() + self._settings.erasure_wait_s
+        while True:
+            client.indices.flush(index=self._pattern, force=True, wait_if_ongoing=True)
+            held = [
+                shard
+                for shard, head, kept in self._histories(client)
+                if kept <= heads.get(shard, head)
+            ]
+            if not held:
+                return
+            if time.monotonic() > deadline:
+                raise Pending(f"{len(held)} shards of the index keep what was replaced")
+            time.sleep(_TASK_LOOK_S)
+
+    def _histories(self, client: Elasticsearch) -> Iterator[tuple[str, int, int]]:
+        """Of each copy of a shard: which, its newest operation, and the first one that it keeps."""
+        stats = client.indices.stats(index=self._pattern, level="shards", metric="translog")
+        for index, found in stats["indices"].items():
+            for number, copies in found["shards"].items():
+                for copy in copies:
+                    shard = f"{index}/{number}/{copy['routing']['node']}"
+                    kept = [
+                        lease["retaining_seq_no"] for lease in copy["retention_leases"]["leases"]
+                    ]
+                    head = copy["seq_no"]["max_seq_no"]
+                    yield shard, head, min(kept, default=head + 1)
 
 
 def _subjects(value: bytes, schemas: Mapping[int, Node]) -> Iterator[Subject]:
