@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -165,27 +164,6 @@ def _noted(settings: Settings, request: str, step: Step) -> bool:
             "SELECT steps ? %s FROM redaction_request WHERE request_id = %s", [str(step), request]
         ).fetchone()
     return bool(row and row[0])
-
-
-def test_a_worker_that_was_stopped_through_it_writes_nothing_of_the_person(
-    signing: Settings, pair: tuple[Worker, Worker]
-) -> None:
-    person, one = Person(), pair[0]
-    known = len(one.logged("erasure_applied")) + one.starts
-    everything_stored(signing, publish(signing, person.events(6)))
-    ids = publish(signing, person.events(6))
-    one.signal(signal.SIGSTOP)
-    try:
-        request = ask(person)
-        done = approve(request)
-    finally:
-        one.signal(signal.SIGCONT)
-    assert done["state"] in ("inaccessible", "complete"), done
-
-    everything_stored(signing, ids)
-    time.sleep(8)
-    assert places(signing, person, written(pair)) == {}
-    assert len(one.logged("erasure_applied")) + one.starts > known
 
 
 @pytest.mark.usefixtures("pair")
