@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import fastavro
@@ -62,6 +63,15 @@ class RawTopics:
 
     def ids(self) -> Counter[str]:
         return Counter(str(event["event_id"]) for event in self.events())
+
+    def ids_of_killed(self, said: Iterable[str]) -> Counter[str]:
+        """Ids of what came: all that was said, and at most one more. A process can be killed between
+        the call that accepts an event and the line that says so.
+        """
+        arrived, wanted = self.ids(), set(said)
+        assert wanted <= arrived.keys(), "accepted, and never came"
+        assert len(arrived.keys() - wanted) <= 1, "nobody accepted these"
+        return arrived
 
     def close(self) -> None:
         self._consumer.close()
