@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64encode
+from collections.abc import Iterable
 from typing import Any, Final
 
 from aiokafka.client import AIOKafkaClient
@@ -48,6 +49,23 @@ class TopicFacts:
             Unavailable: None answers.
         """
         await asyncio.to_thread(self._reach)
+
+    async def require(self, topics: Iterable[str]) -> None:
+        """Return once each is known to be there. Faust makes none, and without the changelog of a table
+        its start never ends.
+
+        Raises:
+            ConfigurationError: One is not; names it.
+            Unavailable: No broker answers.
+        """
+        for topic in topics:
+            try:
+                await self.ids(topic)
+            except ChainBroken as missing:
+                raise ConfigurationError(
+                    f"topic {topic} is missing (AUDIT_CONSUMER_GROUP is a part of such names);"
+                    " run: audit-trail topics create"
+                ) from missing
 
     async def ids(self, topic: str) -> tuple[str, str]:
         """(cluster id, topic id)."""

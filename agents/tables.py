@@ -7,11 +7,14 @@ workers run (Faust 0.15.3). Both topics must be there: Faust makes none here.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
 import faust
 
+from pipeline.domain.errors import Unavailable
 from pipeline.domain.logs import TOMBSTONES
 
 _ERASED_AT: Final = "erased_at"
@@ -57,3 +60,28 @@ class Tombstones:
 
     def __len__(self) -> int:
         return 0 if self._table is None else len(self._table.data)
+
+
+async def watch_recovery(
+    app: Any, limit_s: float, is_away: Callable[[], bool], *, look_every_s: float = 1.0
+) -> None:
+    """Runs until cancelled. A worker takes no record until its tables are recovered from their changelogs;
+    one whose recovery stands still must end, for its partitions to be read by another. A broker that
+    ``is_away`` is waited for.
+
+    Raises:
+        Unavailable: Nothing of a changelog was applied for ``limit_s`` while recovery lacked some.
+    """
+    recovery = app.tables.recovery
+    lacking, since = 0, time.monotonic()
+    while True:
+        await asyncio.sleep(look_every_s)
+        now = time.monotonic()
+        remaining = recovery.active_remaining().values() if app.in_recovery else ()
+        left = sum(each for each in remaining if each > 0)
+        if not left or left != lacking or is_away():
+            lacking, since = left, now
+        elif now - since > limit_s:
+            raise Unavailable(
+                "kafka", f"recovery of the tables lacks {left} changelog records, and none came"
+            )

@@ -25,6 +25,8 @@ from mode.types import ServiceT
 from agents.consumer_thread import BatchThread
 from agents.fetching import BoundedFetchResult, PartitionHalted, Records
 from agents.kafka_answers import kafka_answers
+from agents.singles import SinglePositions
+from pipeline.domain.errors import Unavailable
 from pipeline.domain.records import Record, RecordBatch
 from pipeline.logging import log_event
 
@@ -72,6 +74,7 @@ class BatchConsumer(driver.Consumer):
         self._watermark: dict[TP, int] = {}  # of raw partitions: what the ledger has
         self._gap_seen: dict[TP, int] = {}  # where a gap was found, to be read a second time
         self._ask_again_at = 0.0  # monotonic; see _passed_over
+        self._singles = SinglePositions()
         self._placed = asyncio.Event()
 
     def resume_partitions(self, tps: Iterable[TP]) -> None:
@@ -97,17 +100,25 @@ class BatchConsumer(driver.Consumer):
         changelogs = self.app.tables.changelog_topics
         others = [tp for tp in assigned - raw if tp.topic not in changelogs]
         with kafka_answers():
-            sought = {tp: await self._seek_to_committed(tp) for tp in others}
+            committed = {tp: await self._committed_or_first(tp) for tp in others}
+            if committed:
+                await self.seek_wait(committed)
         self.raw.assigned(raw)
-        return sought
+        return committed
 
-    async def _seek_to_committed(self, tp: TP) -> int:
+    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
+        """As Faust's, whose recovery calls it; a fetch under way is void."""
+        self._singles.sought(partitions)
+        await super().seek_wait(partitions)
+        self._singles.sought(partitions)
+
+    async def _committed_or_first(self, tp: TP) -> int:
         """One that the group never committed is read from its beginning."""
         offset = await self._thread.committed(tp)
-        if offset is None:
-            offset = (await self._thread.earliest_offsets(tp))[tp]
-        await self._thread.call_thread(self._seek_now, tp, offset)
-        return offset
+        return await self._first(tp) if offset is None else offset
+
+    async def _first(self, tp: TP) -> int:
+        return (await self._thread.earliest_offsets(tp))[tp]
 
     async def place(self, tp: TP, next_offset: int) -> None:
         """Fetch a raw partition from ``next_offset`` on. Raises ``Unavailable``."""
@@ -151,6 +162,7 @@ class BatchConsumer(driver.Consumer):
 
     def _abandon(self, partitions: frozenset[TP]) -> None:
         raw = frozenset(tp for tp in partitions if self.raw.is_raw(tp.topic))
+        self._singles.let_go(partitions - raw)
         self.raw.revoked(raw)
         for tp in raw:
             self._expected.pop(tp, None)
@@ -192,16 +204,20 @@ class BatchConsumer(driver.Consumer):
             await self.sleep(0)
             await self.raw.room()
             await self._until_placed()
-            generation = self.app.consumer_generation_id
+            began = self._begins()
             fetched = await self._fetch()
             if self.should_stop:
                 continue
-            if not self.flow_active or generation != self.app.consumer_generation_id:
+            if not self.flow_active or began != self._begins():
                 # A fetch from before a rebalance is void. It may have taken records of partitions that
                 # were placed since, too, and moved past them.
                 await self._rewind()
                 continue
             await self._hand_over(fetched)
+
+    def _begins(self) -> tuple[int, int]:
+        """What a fetch rests on: the generation, and where the topics that Faust seeks were sought."""
+        return self.app.consumer_generation_id, self._singles.seeks
 
     async def _until_placed(self) -> None:
         """Return once a partition may be fetched, or after a while: Faust would sleep for a second."""
@@ -218,12 +234,7 @@ class BatchConsumer(driver.Consumer):
             self._halt(TP(*halted.partition), str(halted))
         except OffsetOutOfRangeError as error:
             for (topic, partition), offset in dict(error.args[0]).items():
-                self._halt(
-                    TP(topic, partition),
-                    f"offset {offset} is not in the topic any more: records were deleted before they"
-                    " were read, or the topic was replaced;"
-                    f" `audit-trail open-epoch {topic} {partition}` begins a new log",
-                )
+                await self._beyond(TP(topic, partition), offset)
         except KafkaError as error:
             log_event(log, "fetch_failed", level=logging.WARNING, error=error)
             await self.sleep(_AFTER_ERROR_S)
@@ -239,11 +250,39 @@ class BatchConsumer(driver.Consumer):
         """Fetch again from where handing over stands: when one partition's records cannot be read,
         aiokafka drops those of others that it had already taken out, and moves past them.
         """
-        for tp in list(self._expected):
-            expected = self._expected.get(tp)
+        for tp in [*self._expected, *self._singles.all()]:
+            expected = self._expected.get(tp, self._singles.all().get(tp))
             if expected is not None:
                 with suppress(IllegalStateError):  # revoked meanwhile, and not told yet
                     await self._thread.call_thread(self._seek_now, tp, expected)
+
+    async def _beyond(self, tp: TP, offset: int) -> None:
+        """The topic does not have the position. A raw partition stands still: records are lacking. Any
+        other is read from its beginning, since what it says twice changes nothing.
+        """
+        if self.raw.is_raw(tp.topic):
+            self._halt(
+                tp,
+                f"offset {offset} is not in the topic any more: records were deleted before they"
+                " were read, or the topic was replaced;"
+                f" `audit-trail open-epoch {tp.topic} {tp.partition}` begins a new log",
+            )
+            return
+        try:
+            with kafka_answers():
+                self._singles.sought({tp: await self._first(tp)})
+        except Unavailable as outage:  # the next fetch says the same again
+            log_event(log, "fetch_failed", level=logging.WARNING, error=outage)
+            await self.sleep(_AFTER_ERROR_S)
+            return
+        log_event(
+            log,
+            "topic_read_again",
+            level=logging.WARNING,
+            topic=tp.topic,
+            partition=tp.partition,
+            offset=offset,
+        )
 
     def _halt(self, tp: TP, why: str) -> None:
         self.stand_still(tp)
@@ -344,13 +383,14 @@ class BatchConsumer(driver.Consumer):
 
     async def _deliver_singly(self, tp: TP, records: list[Any]) -> None:
         """Changelog and other topics: a message per record, as Faust has it."""
+        began = self._begins()
         for record in records:
-            if not self.flow_active:
-                return
-            read = self._read_offset[tp]
-            if read is None or record.offset >= read:
+            if not self.flow_active or began != self._begins():
+                return  # whatever stops the flow, or seeks, says where it goes on
+            if self._singles.is_next(tp, record.offset):
                 await self._callback_unless_suspended(self._to_message(tp, record))
-                self._read_offset[tp] = record.offset
+                if began == self._begins():
+                    self._singles.handed_over(tp, record.offset)
 
     async def _callback_unless_suspended(self, message: Any) -> None:
         callback: ConsumerCallback = self.callback

@@ -244,6 +244,9 @@ class Settings(BaseSettings):
     outage_limit_s: float = Field(
         3600.0, gt=0, description="Ledger, broker or registry down this long: the worker exits."
     )
+    recovery_limit_s: float = Field(
+        60.0, gt=0, description="No progress in recovering tables for this long: the worker exits."
+    )
     request_timeout_s: float = Field(10.0, gt=0, description="One call to any server.")
     dead_letter_ratio: float = Field(
         0.5, gt=0, le=1, description="More bad records than this in the window pause a partition."

@@ -28,9 +28,11 @@ from agents.erasures import check_erasures
 from agents.identity import TopicFacts
 from agents.places import Waits
 from agents.positions import Positions
+from agents.tables import watch_recovery
 from agents.transport import settle
-from agents.watching import Watch
+from agents.watching import BROKER, Watch
 from pipeline.domain.errors import AuditTrailError, ConfigurationError, Unavailable
+from pipeline.domain.logs import REDACTIONS_TOPIC, changelog_topic
 from pipeline.entrypoints.health import HealthServer
 from pipeline.entrypoints.memory import configure_memory, keep_for_good, keep_tidy
 from pipeline.entrypoints.parts import Parts, open_parts, until_available
@@ -107,6 +109,8 @@ async def _run(settings: Settings) -> int:
             topics = TopicFacts(settings)
             stack.push_async_callback(topics.close)
             await until_available(topics.reach, settings)
+            own = [REDACTIONS_TOPIC, changelog_topic(settings.consumer_group)]
+            await until_available(partial(topics.require, own), settings)
             await until_available(partial(check_erasures, settings, parts.leases), settings)
             positions, delivery, watch = _connect(settings, parts, topics, metrics, ending)
             app = await stack.enter_async_context(
@@ -114,6 +118,7 @@ async def _run(settings: Settings) -> int:
             )
             await _serve(settings, stack, metrics, positions, delivery, parts, app)
             keep_for_good()
+            broker_away = partial(delivery.waiting_for.__contains__, BROKER)
             tasks: list[tuple[str, Callable[[], Coroutine[Any, Any, Any]]]] = [
                 ("prepare", partial(_prepare, parts, delivery)),
                 ("write", delivery.run_write),
@@ -123,6 +128,7 @@ async def _run(settings: Settings) -> int:
                 ("tenants", parts.refresh_tenants),
                 ("lease", parts.lease.run),
                 ("memory", keep_tidy),
+                ("tables", partial(watch_recovery, app, settings.recovery_limit_s, broker_away)),
                 *parts.following(),
             ]
             for name, run in tasks:

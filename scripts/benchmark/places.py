@@ -131,6 +131,7 @@ class Places:
         try:
             setup_steps.put_template(settings)
             setup_steps.make_buckets(settings)
+            setup_steps.make_topics(settings)  # the changelog of this consumer group's table
             # Made beforehand for both sides: a month's index is made once a month.
             self._index(settings, "PUT", datetime.now(UTC).strftime(f"{dashed}-%Y.%m"))
             asyncio.run(_skip_journal(settings))

@@ -45,6 +45,20 @@ def test_a_worker_whose_port_is_taken_says_so_and_ends_in_good_order() -> None:
     assert errors[-1] == "worker_crashed"
 
 
+@pytest.mark.usefixtures("registered")
+def test_a_worker_of_a_group_whose_table_has_no_topic_says_what_to_run() -> None:
+    """Faust's start would never end, and nothing would say so."""
+    worker = subprocess.run(
+        [sys.executable, "-m", "pipeline.entrypoints.cli", "worker"],
+        env={**os.environ, "AUDIT_HTTP_PORT": "0", "AUDIT_CONSUMER_GROUP": "another"},
+        capture_output=True, check=False, text=True, timeout=120,
+    )  # fmt: skip
+
+    assert worker.returncode == 2
+    assert "topic another-tombstones-changelog is missing" in worker.stderr
+    assert "audit-trail topics create" in worker.stderr
+
+
 @pytest.fixture
 def recorded_otherwise(settings: Settings, registered: dict[str, int]) -> Iterator[int]:
     """The ledger says of an id that it is another schema; that id."""

@@ -91,7 +91,7 @@ async def test_an_event_that_nobody_stores_stops_what_was_to_follow(
     assert ledger.closed
 
 
-def test_the_event_of_a_command_says_who_ran_which_release_where() -> None:
+def test_the_event_of_a_command_says_who_ran_which_release_and_on_no_host() -> None:
     event = command_event(OPERATED, "acme", "repair", "trail.repair", severity="medium")
 
     read = read_as_worker("system", EventEncoder({"system": 3}).encode("system", event).value)
@@ -104,10 +104,8 @@ def test_the_event_of_a_command_says_who_ran_which_release_where() -> None:
         "success",
     )
     assert read["severity"] == "medium"
-    assert (read["producer.version"], read["producer.instance"]) == (
-        product_version(),
-        socket.gethostname(),
-    )
+    assert read["producer.version"] == product_version()
+    assert "producer.instance" not in read  # which may be the operator's own device
     assert (read["actor.tenant"], read["actor.id_type"], read["actor.id"]) == (
         "acme",
         "operator",

@@ -10,6 +10,7 @@ from aiokafka.errors import IllegalStateError
 from faust.types import TP
 
 from agents.fetching import Records
+from agents.singles import SinglePositions
 from agents.transport import BatchConsumer
 from pipeline.domain.records import RecordBatch
 
@@ -27,6 +28,7 @@ class Fetching(BatchConsumer):
         self.raw = cast("Any", self)
         self._thread = cast("Any", self)
         self._expected = {ONE: 10, TWO: 20}
+        self._singles = SinglePositions()
         self._generations = list(generations[1:])
         self.sought: list[tuple[TP, int]] = []
         self.given: list[Any] = []
@@ -100,6 +102,7 @@ class Ending(BatchConsumer):
         self.raw = cast("Any", SimpleNamespace(is_raw=lambda _topic: True))
         self._thread = cast("Any", self)
         self._expected = {ONE: 10}
+        self._singles = SinglePositions()
         self._gap_seen = {}
         self.position = self.end = position
         self.active = {ONE}

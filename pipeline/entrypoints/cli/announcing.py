@@ -45,8 +45,9 @@ def command_event(
 ) -> dict[str, Any]:
     """An event about what a person did with a command, now; its actor is the operator.
 
-    Beyond ``system_event`` it says which release ran and on which host: it is made once, while an
-    order's event is made again and must come out the same wherever that is. ``fields`` replace or add.
+    Beyond ``system_event`` it says which release ran: it is made once, while an order's event is made
+    again and must come out the same wherever that is. It does not say on which host, which may be the
+    operator's own device. ``fields`` replace or add.
     """
     return {
         **system_event(
@@ -57,11 +58,7 @@ def command_event(
             tenant=tenant,
             operator=Operator(operator_of(settings), tenant),
         ),
-        "producer": {
-            "service": "audit-trail",
-            "version": product_version(),
-            "instance": socket.gethostname(),
-        },
+        "producer": {"service": "audit-trail", "version": product_version()},
         **fields,
     }
 
