@@ -8,7 +8,8 @@ from typing import Any, cast
 import faust
 from yarl import URL
 
-from agents.transport import BatchConsumer, BatchTransport, RawPartitions
+from agents.reading import RawPartitions
+from agents.transport import BatchConsumer, BatchTransport
 from pipeline.domain.errors import ConfigurationError
 from pipeline.settings import Settings
 from pipeline.tls import client_context
