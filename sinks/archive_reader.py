@@ -17,7 +17,7 @@ from typing import Any, cast
 import fastavro
 import orjson
 
-from pipeline.contracts.fields import without_logical_types
+from pipeline.codec.types import without_logical_types
 from pipeline.domain.errors import ChainBroken
 from pipeline.domain.logs import LogName
 from pipeline.domain.merkle import Frontier, leaf_hash

@@ -16,6 +16,7 @@ from uuid import UUID
 import fastavro
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
+from pipeline.codec.types import without_logical_types
 from pipeline.domain.erasure import OPERATION, LeafPlace, RedactionCommand
 
 _MARKER: Final = b"\xc3\x01"
@@ -86,18 +87,6 @@ def decode_command(value: bytes | None) -> RedactionCommand:
 def _format() -> tuple[bytes, Any]:
     text = files("avro_schemas").joinpath("commands/RedactionCommand.avsc").read_text("utf-8")
     # Times stay the integers that they are.
-    plain = _without_logical_types(json.loads(text))
+    plain = without_logical_types(json.loads(text))
     digest = fingerprint(to_parsing_canonical_form(json.loads(text)), "CRC-64-AVRO")
     return _MARKER + bytes.fromhex(digest), fastavro.parse_schema(plain)
-
-
-def _without_logical_types(schema: Any) -> Any:
-    if isinstance(schema, dict):
-        return {
-            name: _without_logical_types(value)
-            for name, value in schema.items()
-            if name != "logicalType"
-        }
-    if isinstance(schema, list):
-        return [_without_logical_types(value) for value in schema]
-    return schema

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -134,3 +135,16 @@ class _Parser:
 
 def _unusable(detail: str) -> InvalidRecord:
     return InvalidRecord(Reason.SCHEMA_UNUSABLE, detail)
+
+
+def without_logical_types(schema: Any) -> Any:
+    """The same schema, by which a reader gives the values as they are stored."""
+    if isinstance(schema, Mapping):
+        return {
+            name: without_logical_types(part)
+            for name, part in schema.items()
+            if name != "logicalType"
+        }
+    if isinstance(schema, list):
+        return [without_logical_types(part) for part in schema]
+    return schema

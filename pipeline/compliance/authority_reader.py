@@ -108,11 +108,11 @@ class AuthorityReader:
 
     async def state(self) -> tuple[int, ...]:
         """Another one as soon as there is more authority than before."""
-        return tuple((await self._all(_STATE, []))[0])
+        return tuple((await self._connection.all(_STATE, []))[0])
 
     async def logs(self) -> dict[str, int]:
         """Log ids by name, in the order that roots are made in."""
-        return {name: log_id for log_id, name in await self._all(_LOGS, [])}
+        return {name: log_id for log_id, name in await self._connection.all(_LOGS, [])}
 
     async def orders(self) -> AsyncIterator[tuple[KeyVersions, bytes | None]]:
         """Every key of an order, with the first version's body; None: there is none."""
@@ -124,13 +124,15 @@ class AuthorityReader:
 
     async def is_planned(self, request_id: UUID) -> bool:
         """Whether an order still waits for its leaf: nothing was removed under it."""
-        return bool((await self._all(_PLANNED, [request_id]))[0][0])
+        return bool((await self._connection.all(_PLANNED, [request_id]))[0][0])
 
     async def leaf_of(self, event_id: UUID) -> dict[str, Any] | None:
         """The event of the trail itself with this id, out of the bytes that its leaf commits to; None:
         there is no such leaf, or no store has those bytes.
         """
-        for name, leaf, hashed, canonical in await self._all(_LEAF, [event_id, SYSTEM_TOPIC]):
+        for name, leaf, hashed, canonical in await self._connection.all(
+            _LEAF, [event_id, SYSTEM_TOPIC]
+        ):
             if canonical is None or leaf_hash(canonical) != hashed:
                 canonical = await self._archived(LogName.parse(name), leaf)  # noqa: PLW2901
             if canonical is not None and leaf_hash(canonical) == hashed:
@@ -142,7 +144,7 @@ class AuthorityReader:
         after = UUID(int=0)
         while True:
             values = [f"draft {ACTION_DONE}", after, REQUESTS_PAGE]
-            rows = await self._all(_ERASURES, values)
+            rows = await self._connection.all(_ERASURES, values)
             for row in rows:
                 yield ErasureRow(*row)
             if len(rows) < REQUESTS_PAGE:
@@ -152,11 +154,11 @@ class AuthorityReader:
     async def erased_root(self, request_id: UUID) -> tuple[bytes, int] | None:
         """Root and count of the leaves that an erasure affects; None: one of them is no leaf."""
         tree = Frontier()
-        for (log_id,) in await self._all(_LOGS_OF_ERASURE, [request_id]):
+        for (log_id,) in await self._connection.all(_LOGS_OF_ERASURE, [request_id]):
             after: int | None = -1
             while after is not None:
                 values = [request_id, log_id, after, LEAVES_PAGE]
-                ((rows, hashes, after, there),) = await self._all(_KEPT, values)
+                ((rows, hashes, after, there),) = await self._connection.all(_KEPT, values)
                 if there != rows:
                     return None
                 tree = tree.append_packed(hashes, PARENTS)
@@ -171,7 +173,7 @@ class AuthorityReader:
                 return None
             for start in range(0, len(indexes), LEAVES_PAGE):
                 page = indexes[start : start + LEAVES_PAGE]
-                ((count, hashes),) = await self._all(_HASHES, [logs[name], page])
+                ((count, hashes),) = await self._connection.all(_HASHES, [logs[name], page])
                 if count != len(page):
                     return None
                 tree = tree.append_packed(hashes, PARENTS)
@@ -187,7 +189,7 @@ class AuthorityReader:
             end = max(bounds, default=0)
             for first in range(0, end, LEAVES_PAGE):
                 page = {"first": first, "end": min(first + LEAVES_PAGE, end)}
-                for number, hashes in await self._all(_OF_MONTHS, values | page):
+                for number, hashes in await self._connection.all(_OF_MONTHS, values | page):
                     trees[number - 1] = trees[number - 1].append_packed(hashes, PARENTS)
         return [(tree.root(), tree.size) for tree in trees]
 
@@ -211,7 +213,7 @@ class AuthorityReader:
         self, log_id: int, leaves: Sequence[int], requests: Collection[UUID]
     ) -> set[tuple[int, UUID]]:
         """(leaf, request) of the leaves that these erasures commit to."""
-        rows = await self._all(_COMMITTED, [log_id, list(leaves), list(requests)])
+        rows = await self._connection.all(_COMMITTED, [log_id, list(leaves), list(requests)])
         return {(leaf, request) for leaf, request in rows}
 
     async def _archived(self, name: LogName, leaf: int) -> bytes | None:
@@ -225,11 +227,3 @@ class AuthorityReader:
         except ChainBroken:
             return None  # whoever walks the archive names what is wrong with it
         return None
-
-    async def _all(
-        self, statement: str, values: Sequence[object] | Mapping[str, object]
-    ) -> list[tuple[Any, ...]]:
-        async with self._connection.session() as session:
-            cursor = session.cursor(binary=True)
-            await cursor.execute(statement, values)
-            return await cursor.fetchall()

@@ -20,7 +20,7 @@ import orjson
 
 from pipeline.codec import wire
 from pipeline.codec.judge import IMPORT_HEADER, import_token
-from pipeline.contracts.fields import without_logical_types
+from pipeline.codec.types import without_logical_types
 from pipeline.domain.records import SealedEvent
 from pipeline.importers.encode import RawRecord, raw_key
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from pipeline.db.connection import Connection
 from pipeline.domain.logs import LogName
@@ -160,54 +160,56 @@ class TrailReader:
 
     async def logs(self) -> list[LogState]:
         """Every log with its followers' positions, all of one moment."""
-        rows = await self._all(_HEADS, [])
+        rows = await self._connection.all(_HEADS, [])
         return [LogState(row[0], LogName.parse(row[1]), *row[2:]) for row in rows]
 
     async def size(self, log_id: int) -> int:
         """How many leaves a log has now."""
-        rows = await self._all(_SIZE, [log_id])
+        rows = await self._connection.all(_SIZE, [log_id])
         return int(rows[0][0]) if rows else 0
 
     async def leaves(self, log_id: int, first: int, end: int) -> PackedLeaves:
         """The leaves from ``first`` to before ``end``, as far as they are there."""
-        (row,) = await self._all(_LEAVES, [log_id, first, end])
+        (row,) = await self._connection.all(_LEAVES, [log_id, first, end])
         return PackedLeaves(int(row[0]), row[2], row[1])
 
     async def rows(self, log_id: int, first: int, end: int) -> list[EventRow]:
         """The events of these leaves, in order; several of one leaf if there are."""
-        return [EventRow(*row) for row in await self._all(_ROWS, [log_id, first, end])]
+        return [EventRow(*row) for row in await self._connection.all(_ROWS, [log_id, first, end])]
 
     async def blobs(self, log_id: int, first: int, end: int) -> list[BlobRow]:
         """Their blobs."""
-        return [BlobRow(*row) for row in await self._all(_BLOBS, [log_id, first, end])]
+        return [BlobRow(*row) for row in await self._connection.all(_BLOBS, [log_id, first, end])]
 
     async def beyond(
         self, table: str, log_id: int, size: int, limit: int
     ) -> list[tuple[int, bytes]]:
         """Leaf and event id (of blobs: subject) of rows that no leaf of a log of ``size`` calls for."""
         query = _BLOBS_BEYOND if table == "audit_blobs" else _BEYOND.format(table=_known(table))
-        return [(row[0], row[1]) for row in await self._all(query, [log_id, size, limit])]
+        return [
+            (row[0], row[1]) for row in await self._connection.all(query, [log_id, size, limit])
+        ]
 
     async def place_of(self, event_id: bytes) -> tuple[int, int] | None:
         """Log and leaf index that ``leaves`` has for an event."""
-        rows = await self._all(_PLACE_OF, [event_id.hex()])
+        rows = await self._connection.all(_PLACE_OF, [event_id.hex()])
         return (rows[0][0], rows[0][1]) if rows else None
 
     async def stored_at(self, log_id: int, leaf: int) -> datetime | None:
         """When the ledger stored a leaf; None: it has no event of it."""
-        rows = await self._all(_STORED_AT, [log_id, leaf])
+        rows = await self._connection.all(_STORED_AT, [log_id, leaf])
         return rows[0][0] if rows else None
 
     async def of_period(self, log_id: int, begins: datetime, ends: datetime) -> tuple[int, int]:
         """The first leaf of a period of ``occurred_at``, and the one after the last; the same where none."""
-        ((first, last),) = await self._all(_OF_PERIOD, [log_id, begins, ends])
+        ((first, last),) = await self._connection.all(_OF_PERIOD, [log_id, begins, ends])
         return (0, 0) if first is None else (first, last + 1)
 
     async def foreign_logs(self, known: Sequence[int]) -> list[tuple[str, int]]:
         """(table, log id) of rows whose log is in no head."""
         found = []
         for table in _TABLES:
-            rows = await self._all(_LOG_IDS.format(table=table), [])
+            rows = await self._connection.all(_LOG_IDS.format(table=table), [])
             found += [(table, row[0]) for row in rows if row[0] not in known]
         return found
 
@@ -215,7 +217,7 @@ class TrailReader:
         """Every row of a log in the order of offsets, read in pages."""
         after = -(2**63)
         while True:
-            rows = await self._all(_INTAKE, [log_id, after, INTAKE_PAGE])
+            rows = await self._connection.all(_INTAKE, [log_id, after, INTAKE_PAGE])
             for row in rows:
                 yield IntakeRow(*row)
             if len(rows) < INTAKE_PAGE:
@@ -225,14 +227,10 @@ class TrailReader:
     async def letter_keys(self, name: LogName, ranges: Sequence[tuple[int, int]]) -> dict[int, int]:
         """How many dead letters of a log have a key, by the first offset of each range."""
         values = [[one for one, _ in ranges], [end for _, end in ranges]]
-        rows = await self._all(_LETTER_KEYS, [*values, name.topic, name.partition, name.epoch])
+        rows = await self._connection.all(
+            _LETTER_KEYS, [*values, name.topic, name.partition, name.epoch]
+        )
         return {row[0]: row[1] for row in rows}
-
-    async def _all(self, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
-        async with self._connection.session() as session:
-            cursor = session.cursor(binary=True)
-            await cursor.execute(statement, values)
-            return await cursor.fetchall()
 
 
 def _known(table: str) -> str:

@@ -14,7 +14,7 @@ import fastavro
 from fastavro.schema import SchemaParseException
 
 import avro_schemas
-from pipeline.contracts.fields import without_logical_types
+from pipeline.codec.types import without_logical_types
 from pipeline.domain.errors import ConfigurationError
 
 _AVRO_MAGIC: Final = b"Obj\x01"

@@ -44,19 +44,6 @@ def named_types(schema: Any) -> dict[str, Mapping[str, Any]]:
     return found
 
 
-def without_logical_types(schema: Any) -> Any:
-    """The same schema, by which a reader gives the values as they are stored."""
-    if isinstance(schema, Mapping):
-        return {
-            name: without_logical_types(part)
-            for name, part in schema.items()
-            if name != "logicalType"
-        }
-    if isinstance(schema, list):
-        return [without_logical_types(part) for part in schema]
-    return schema
-
-
 def marks(schema: Mapping[str, Any]) -> dict[str, object]:
     """The ``pii`` mark of every field, by path; nothing of a schema that the worker cannot decode."""
     try:

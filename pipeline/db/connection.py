@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import psycopg
 from psycopg import errors
@@ -86,6 +87,15 @@ class Connection:
                 cut.cancel()
                 if not left_clean:
                     await self._drop()
+
+    async def all(
+        self, statement: str, values: Sequence[object] | Mapping[str, object] = ()
+    ) -> list[tuple[Any, ...]]:
+        """Every row of one query, in binary form. Raises as ``session``."""
+        async with self.session() as session:
+            cursor = session.cursor(binary=True)
+            await cursor.execute(statement, values)
+            return await cursor.fetchall()
 
     async def close(self) -> None:
         """Close; a later call connects again."""

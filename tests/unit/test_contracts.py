@@ -20,9 +20,10 @@ import avro_schemas
 from avro_schemas import contract, released
 from pipeline.codec.limits import Limits
 from pipeline.codec.policy import NONE, OWNERS
+from pipeline.codec.types import without_logical_types
 from pipeline.contracts.compatibility import fingerprint
 from pipeline.contracts.event_files import read_events
-from pipeline.contracts.fields import marks, without_logical_types
+from pipeline.contracts.fields import marks
 from pipeline.contracts.lint import lint
 from pipeline.domain.errors import ConfigurationError
 from pipeline.generator.load import generate

@@ -25,8 +25,7 @@ from pipeline.entrypoints.cli.kafka import (
     admin_client,
     kafka_errors,
     read_topic,
-    reader,
-    watermarks,
+    topic_marks,
 )
 from pipeline.entrypoints.cli.output import say
 from pipeline.entrypoints.cli.publishing import Publisher
@@ -81,14 +80,14 @@ class KafkaBrokers:
         """See ``Brokers``."""
         from pipeline.domain.logs import KEY_JOURNAL_TOPIC
 
-        return self._marks(KEY_JOURNAL_TOPIC)[0][1]
+        return topic_marks(self._settings, KEY_JOURNAL_TOPIC)[0][1]
 
     def raw_ends(self) -> Mapping[RawPlace, int]:
         """See ``Brokers``."""
         return {
             (topic, partition): end
             for topic in RAW_TOPICS
-            for partition, (_first, end) in self._marks(topic).items()
+            for partition, (_first, end) in topic_marks(self._settings, topic).items()
         }
 
     def delete_below(self, offsets: Mapping[RawPlace, int]) -> None:
@@ -122,13 +121,6 @@ class KafkaBrokers:
                 if any(self._provider.mac(subject_message(one)) in hashes for one in subjects):
                     named.append(letter.label.id)
         return named
-
-    def _marks(self, topic: str) -> dict[int, tuple[int, int]]:
-        consumer = reader(self._settings)
-        try:
-            return watermarks(consumer, topic, timeout_s=self._settings.request_timeout_s)
-        finally:
-            consumer.close()
 
 
 class ElasticIndex:

@@ -129,6 +129,15 @@ def watermarks(consumer: Reader, topic: str, *, timeout_s: float) -> dict[int, t
         return offsets
 
 
+def topic_marks(settings: Settings, topic: str) -> dict[int, tuple[int, int]]:
+    """``watermarks``, over a connection of its own."""
+    consumer = reader(settings)
+    try:
+        return watermarks(consumer, topic, timeout_s=settings.request_timeout_s)
+    finally:
+        consumer.close()
+
+
 def read_topic(
     settings: Settings, topic: str, ranges: Mapping[int, tuple[int, int]] | None = None
 ) -> Iterator[Message]:

@@ -12,7 +12,7 @@ from pipeline.codec.dead_letter_format import read_label
 from pipeline.compliance.verify_intake import Letters
 from pipeline.domain.errors import ConfigurationError
 from pipeline.domain.logs import DEAD_LETTER_TOPIC, LogName
-from pipeline.entrypoints.cli.kafka import read_topic, reader, watermarks
+from pipeline.entrypoints.cli.kafka import read_topic, topic_marks
 from pipeline.entrypoints.cli.repair import topic_identity
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class KafkaTopics:
     ) -> list[int | None]:
         if self._topic_id(name.topic) != topic_id:
             return [None] * len(ranges)
-        low, _high = self._marks(name.topic).get(name.partition, (0, 0))
+        low, _high = topic_marks(self._settings, name.topic).get(name.partition, (0, 0))
         counts = [0 if first >= low else None for first, _end in ranges]
         begins = [first for first, _end in ranges]
         for first, end in _joined([one for one in ranges if one[0] >= low]):
@@ -70,7 +70,7 @@ class KafkaTopics:
 
     def _read_letters(self) -> _AllLetters:
         try:
-            marks = self._marks(DEAD_LETTER_TOPIC)
+            marks = topic_marks(self._settings, DEAD_LETTER_TOPIC)
         except ConfigurationError:
             return {}, {}  # no such topic: every letter that the ledger speaks of is missing
         since: dict[int, datetime | None] = {
@@ -98,13 +98,6 @@ class KafkaTopics:
             except ConfigurationError:
                 self._topic_ids[topic] = None
         return self._topic_ids[topic]
-
-    def _marks(self, topic: str) -> dict[int, tuple[int, int]]:
-        consumer = reader(self._settings)
-        try:
-            return watermarks(consumer, topic, timeout_s=self._settings.request_timeout_s)
-        finally:
-            consumer.close()
 
 
 def _joined(ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
