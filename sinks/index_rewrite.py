@@ -1,7 +1,8 @@
 """Documents of the index, overwritten with what catch-up would build from the ledger now.
 
-For leaves that the index follower is past: nothing else writes their documents any more, so that what
-is written here stays. A month whose index is gone gets one: the ledger has events of it.
+The only place that replaces a document: followers create, so that nothing which was under way in an
+erasure can bring back what was replaced. For leaves that the index follower is past. A month whose
+index is gone gets one: the ledger has events of it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,18 @@ class Place(NamedTuple):
     event: SealedEvent
 
 
+class Overwritten(NamedTuple):
+    """How many documents were written in full, and how many as stubs, because the index refuses them."""
+
+    documents: int
+    stubs: int
+
+    def __add__(self, other: object) -> Overwritten:
+        if not isinstance(other, Overwritten):
+            return NotImplemented
+        return Overwritten(self.documents + other.documents, self.stubs + other.stubs)
+
+
 class IndexRewriter:
     """Overwrites and removes; the client belongs to whoever made it."""
 
@@ -52,21 +65,21 @@ class IndexRewriter:
         self._retry_max_s = retry_max_s
         self._sleep = sleep
 
-    async def overwrite(self, places: Sequence[Place]) -> int:
+    async def overwrite(self, places: Sequence[Place], *, refresh: bool = True) -> Overwritten:
         """Write the documents of events whose ``opened`` holds what may be shown; how many.
 
-        On return they are what a search finds (the indices are refreshed). Doing it again changes
-        nothing.
+        Durable on return, and what a search finds once the indices are refreshed, which is done here
+        unless the caller does it at the end of more. Doing it again changes nothing.
 
         Raises:
             Unavailable: Nothing is known of the rest; call again with the same events.
         """
-        written, months = 0, set[str]()
+        written, months = Overwritten(0, 0), set[str]()
         for start in range(0, len(places), _AT_ONCE):
             lines = [self._line(place) for place in places[start : start + _AT_ONCE]]
             written += await self._store(lines)
             months |= {line.index_name for line in lines}
-        for index in sorted(months):
+        for index in sorted(months) if refresh else ():
             await self._asked(self._client.indices.refresh(index=index, ignore_unavailable=True))
         return written
 
@@ -120,16 +133,16 @@ class IndexRewriter:
             body = self._documents.document(event, log, leaf)
         return Line(action.encode() + body + b"\n", index, event, log, leaf, bool(refused))
 
-    async def _store(self, lines: list[Line]) -> int:
+    async def _store(self, lines: list[Line]) -> Overwritten:
         """Send documents until each is there, in full or as a stub; how many are."""
-        written = 0
+        written = Overwritten(0, 0)
         backoff = Backoff(self._retry_first_s, self._retry_max_s)
         for _ in range(_TRIES):
             answer = await self._bulk.bulk(b"".join([line.text for line in lines]))
             if answer.too_large and len(lines) > 1:
                 middle = len(lines) // 2
-                halves = [await self._store(lines[:middle]), await self._store(lines[middle:])]
-                return written + sum(halves)
+                written += await self._store(lines[:middle])
+                return written + await self._store(lines[middle:])
             if answer.too_large:
                 verdicts = [Verdict(lines[0], 413, "request_too_large")]
             elif answer.errors:
@@ -138,8 +151,8 @@ class IndexRewriter:
                     for line, item in zip(lines, answer.items, strict=True)
                 ]
             else:
-                return written + len(lines)
-            written += sum(verdict.status < 300 for verdict in verdicts)
+                return written + _counted(lines)
+            written += _counted([verdict.line for verdict in verdicts if verdict.status < 300])
             for index in sorted({one.line.index_name for one in verdicts if one.index_missing}):
                 await self._bulk.create_index(index)
             lines = self._again(verdicts)
@@ -173,3 +186,8 @@ class IndexRewriter:
             raise Unavailable(
                 "elasticsearch", failure(error, "AUDIT_ELASTICSEARCH_CA_FILE")
             ) from error
+
+
+def _counted(lines: Sequence[Line]) -> Overwritten:
+    stubs = sum(line.is_stub for line in lines)
+    return Overwritten(len(lines) - stubs, stubs)

@@ -29,12 +29,10 @@ from pipeline.domain.escrow import EscrowEntry
 from pipeline.domain.logs import SYSTEM_TOPIC
 from pipeline.keys.subjects import SubjectKey, SubjectKeys
 from pipeline.testing import an_actor, an_event
-from sinks.bulk import BulkClient
 from sinks.documents import Documents
 from sinks.erasure_store import ErasureStore
 from sinks.expiring import ExpiringLeaves
 from sinks.holds import Holds
-from sinks.index_overwrite import IndexOverwriter
 from sinks.index_rewrite import IndexRewriter
 from sinks.key_escrow import KeyEscrow
 from sinks.ledger import PostgresLedger
@@ -224,7 +222,7 @@ async def removing(trail: Trail, *, now: datetime = FAR) -> AsyncIterator[Removi
             opener=BlobOpener(subject_keys),
             vault=vault,
             escrow=KeyEscrow(subjects, vault),
-            overwriter=IndexOverwriter(BulkClient(client), documents, **patience),
+            overwriter=IndexRewriter(client, documents, **patience),
             brokers=Topics(made),
             index=Documented(trail),
             signers=[SIGNER],

@@ -11,7 +11,7 @@ from pipeline.domain.erasure import RedactionCommand
 from pipeline.domain.errors import AuditTrailError
 from pipeline.keys.note_keys import NoteSigner
 from sinks.erasure_store import ErasureStore, Request
-from sinks.index_overwrite import IndexOverwriter
+from sinks.index_rewrite import IndexRewriter
 from sinks.key_escrow import KeyEscrow
 from sinks.ledger import PostgresLedger
 from sinks.opening import BlobOpener
@@ -99,7 +99,7 @@ class Tools:
     opener: BlobOpener
     vault: Vault
     escrow: KeyEscrow
-    overwriter: IndexOverwriter
+    overwriter: IndexRewriter
     brokers: Brokers
     index: SearchIndex
     signers: Sequence[NoteSigner]

@@ -17,7 +17,7 @@ from pipeline.domain.escrow import written_at_us
 from pipeline.domain.logs import KEY_JOURNAL_TOPIC
 from pipeline.domain.orders import affected_root
 from sinks.erasure_store import Head, Request
-from sinks.index_overwrite import Placed
+from sinks.index_rewrite import Overwritten, Place
 
 FOLLOWERS: Final = ("index", "archive")
 _KEYS_AT_ONCE: Final = 5_000
@@ -100,26 +100,25 @@ async def affected_leaves(tools: Tools, request: Request) -> tuple[bytes, int]:
 
 async def overwrite_documents(tools: Tools, request: Request) -> dict[str, Any]:
     """Replace the document of each affected leaf by what catch-up would build; then count them."""
-    documents = stubs = 0
-    placed: list[Placed] = []
+    written = Overwritten(0, 0)
+    places: list[Place] = []
     for log_id, indexes in (await tools.store.kept_leaves(request.request_id)).items():
         for start in range(0, len(indexes), _LEAVES_AT_ONCE):
             name, leaves = await tools.ledger.read_some(
                 log_id, indexes[start : start + _LEAVES_AT_ONCE]
             )
             await tools.opener.open_some(name, leaves)
-            placed += [(str(name), index, event) for index, event in leaves]
-            if len(placed) >= _LEAVES_AT_ONCE:  # a person is in many logs, with few leaves in most
-                stubs += await tools.overwriter.overwrite(placed)
-                documents += len(placed)
-                placed.clear()
-    stubs += await tools.overwriter.overwrite(placed)
-    documents += len(placed)
+            places += [Place(str(name), index, event) for index, event in leaves]
+            if len(places) >= _LEAVES_AT_ONCE:  # a person is in many logs, with few leaves in most
+                written += await tools.overwriter.overwrite(places, refresh=False)
+                places.clear()
+    written += await tools.overwriter.overwrite(places, refresh=False)
     await asyncio.to_thread(tools.index.refresh)
     seen = await asyncio.to_thread(tools.index.count, request.subject_refs)
-    if seen + stubs < documents:
+    documents = written.documents + written.stubs
+    if seen < written.documents:
         raise Pending(f"the index shows {seen} of {documents} documents")
-    return {"documents": documents, "stubs": stubs}
+    return {"documents": documents, "stubs": written.stubs}
 
 
 async def destroy_letters(tools: Tools, request: Request) -> dict[str, Any]:

@@ -129,7 +129,8 @@ class Keeping:
         for leaf, event in events.items():
             await opened(LeafRange(log.log_id, log.name, leaf, [event]))
             places.append(Place(str(log.name), leaf, event))
-        return await self.index.overwrite(places)
+        written = await self.index.overwrite(places)
+        return written.documents + written.stubs
 
     async def _holder(self, log: LogSize, leaf: int) -> ArchivedRange:
         async for found in self.archive.ranges(log.name, leaf):

@@ -6,7 +6,7 @@ read. Each step may be repeated: a repair that was interrupted is run again, wit
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Protocol
@@ -14,6 +14,7 @@ from typing import Final, Protocol
 import orjson
 
 from pipeline.compliance.archive_objects import PARENTS
+from pipeline.compliance.candidates import runs
 from pipeline.compliance.findings import Store
 from pipeline.compliance.repair_plan import LogPlan, RepairPlan
 from pipeline.domain.errors import ChainBroken
@@ -93,8 +94,8 @@ class Repair:
         """Remove documents, then write leaves as followers do: a document that is there would stay."""
         removed = await self._remove(places)
         tree = Frontier()
-        for first, end in _runs(leaves):
-            for found in [found async for found in self._read(log, first, end)]:
+        for first, count in runs(leaves):
+            for found in [found async for found in self._read(log, first, first + count)]:
                 opened = await self._stores.open_values(found)
                 await self._stores.index.write([opened])
                 tree = _grown(tree, found)
@@ -161,20 +162,6 @@ class Repair:
                 raise ChainBroken("-", f"the index did not remove a document: {wrong[0].error}")
             removed += len(chosen)
         return removed
-
-
-def _runs(leaves: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Consecutive leaves together: the first, and the one after the last."""
-    first = end = -1
-    for leaf in leaves:
-        if leaf == end:
-            end += 1
-            continue
-        if end > first:
-            yield first, end
-        first, end = leaf, leaf + 1
-    if end > first:
-        yield first, end
 
 
 def _grown(tree: Frontier, found: LeafRange) -> Frontier:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.compliance.absence import Absence
+from pipeline.compliance.candidates import RUN_LEAVES, runs
 from pipeline.compliance.findings import (
     LISTED_PER_SORT,
     ROLLED_BACK,
@@ -19,7 +20,6 @@ from pipeline.compliance.findings import (
     Kind,
     Store,
 )
-from pipeline.compliance.repair import _runs
 from pipeline.compliance.repair_plan import RepairPlan
 from pipeline.compliance.trail_reader import IntakeRow, LogState
 from pipeline.compliance.verify_hours import count_documents, count_places, differing
@@ -207,10 +207,16 @@ def test_a_log_in_doubt_is_not_repaired(doubt: dict[str, object]) -> None:
 
 @given(st.sets(st.integers(0, 60)))
 def test_runs_are_the_leaves_again(leaves: set[int]) -> None:
-    runs = list(_runs(sorted(leaves)))
+    found = runs(sorted(leaves))
 
-    assert [leaf for first, end in runs for leaf in range(first, end)] == sorted(leaves)
-    assert all(end < first for (_, end), (first, _) in pairwise(runs))
+    assert [leaf for first, count in found for leaf in range(first, first + count)] == sorted(
+        leaves
+    )
+    assert all(sum(before) < first for before, (first, _) in pairwise(found))
+
+
+def test_a_run_is_no_longer_than_one_read() -> None:
+    assert runs(range(RUN_LEAVES + 1)) == [(0, RUN_LEAVES), (RUN_LEAVES, 1)]
 
 
 def test_near_ranges_of_offsets_are_read_together() -> None:

@@ -30,10 +30,9 @@ from pipeline.entrypoints.cli.topics import LETTER_DAYS, RAW_DAYS
 from pipeline.keys.provider import KeyProvider, load_provider, load_seed_provider
 from pipeline.keys.signing_keys import active_keys, open_signer, read_keys
 from pipeline.keys.subjects import Subject, subject_message
-from sinks import bulk
 from sinks.documents import Documents
 from sinks.erasure_store import ErasureStore, Request
-from sinks.index_overwrite import IndexOverwriter
+from sinks.index_rewrite import IndexRewriter
 from sinks.key_escrow import KeyEscrow
 from sinks.ledger import PostgresLedger
 from sinks.opening import BlobOpener
@@ -284,7 +283,7 @@ async def open_tools(settings: Settings, on_step: Callable[[str], None]) -> Asyn
             stack.push_async_callback(part.close)
         objects = await stack.enter_async_context(object_store(settings))
         vault = Vault(objects, settings.s3_vault_bucket)
-        client = bulk.BulkClient(index_client(settings))
+        client = index_client(settings)
         stack.push_async_callback(client.close)
         yield Tools(
             store=store,
@@ -293,7 +292,7 @@ async def open_tools(settings: Settings, on_step: Callable[[str], None]) -> Asyn
             opener=BlobOpener(opening_keys(settings, provider, subjects)),
             vault=vault,
             escrow=KeyEscrow(subjects, vault),
-            overwriter=IndexOverwriter(
+            overwriter=IndexRewriter(
                 client,
                 Documents(late_after_s=settings.late_after_s),
                 prefix=settings.index_prefix,
