@@ -19,6 +19,7 @@ from psycopg.types.json import Jsonb
 from pipeline.db.connection import Connection
 from pipeline.domain.erasure import LeafPlace, State, Step
 from pipeline.domain.errors import AuditTrailError, ConfigurationError
+from sinks.rewrite_numbers import next_number
 from sinks.subject_store import Position
 
 _COLUMNS = """request_id, state, tenant, id_types, subject_hashes, raw_key_hashes, reason, requested_by,
@@ -182,6 +183,10 @@ class ErasureStore:
     async def close(self) -> None:
         """Close the connection."""
         await self._connection.close()
+
+    async def next_rewrite(self) -> int:
+        """See ``sinks.rewrite_numbers``."""
+        return await next_number(self._connection)
 
     async def create(
         self,

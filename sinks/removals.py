@@ -18,6 +18,7 @@ from psycopg.types.json import Jsonb
 from pipeline.db.connection import Connection
 from pipeline.domain.errors import ConfigurationError, Held
 from pipeline.domain.records import SealedBlob
+from sinks.rewrite_numbers import next_number
 
 FLAGS_AT_ONCE = 1_000
 
@@ -126,6 +127,10 @@ class Removals:
     async def close(self) -> None:
         """Close the connection."""
         await self._connection.close()
+
+    async def next_rewrite(self) -> int:
+        """See ``sinks.rewrite_numbers``."""
+        return await next_number(self._connection)
 
     async def insert(self, request: Request, flags: Sequence[Flag] = ()) -> None:
         """Store a request with its flags, all or nothing; one that is there stays. Durable on return."""

@@ -7,7 +7,7 @@ same object at once lose neither's change (``If-Match``). The object's metadata 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Protocol
@@ -21,6 +21,10 @@ from sinks.archive_reader import read_blobs
 from sinks.s3 import S3
 
 _TRIES = 5  # each lost one is another rewrite of the same object that was done
+
+
+# The blobs that leaves have now; none: they have no more.
+BlobsOf = Callable[[Sequence[int]], Awaitable[Mapping[int, Sequence[SealedBlob]]]]
 
 
 class RefuseHeld(Protocol):
@@ -56,11 +60,14 @@ class VaultBlobs:
         log_id: int,
         name: LogName,
         first_leaf: int,
-        blobs: Mapping[int, Sequence[SealedBlob]],
+        leaves: Sequence[int],
+        blobs_of: BlobsOf,
     ) -> Rewritten:
-        """Give leaves of one object these blobs instead of theirs; none: they have no more.
+        """Give leaves of one object the blobs of ``blobs_of`` instead of theirs; none: they have no more.
 
-        Durable on return; doing it again changes nothing. ``blobs`` names leaves of the object only.
+        ``blobs_of`` is asked at each try, once the object was read: a blob that was cut before is then
+        not put back by somebody who had read it earlier. Durable on return; doing it again changes
+        nothing. ``leaves`` are of the object only.
 
         Raises:
             Held: One of the leaves is under a legal hold; nothing was changed.
@@ -70,7 +77,7 @@ class VaultBlobs:
         key = blobs_key(name, first_leaf)
         for _ in range(_TRIES):
             # Before every try: a hold may have come while another one wrote.
-            await self._refuse_held(log_id, sorted(blobs), f"vault object {key}")
+            await self._refuse_held(log_id, sorted(leaves), f"vault object {key}")
             stored = await self._s3.get(self._bucket, key)
             if stored is None:
                 raise ChainBroken(str(name), f"{key}: its vault object is missing")
@@ -79,7 +86,7 @@ class VaultBlobs:
             except ValueError as error:
                 raise ChainBroken(str(name), f"object {key}: {error}") from None
             held = await asyncio.to_thread(read_blobs, info, stored)
-            body, records = await asyncio.to_thread(_encode, info, held, blobs)
+            body, records = await asyncio.to_thread(_encode, info, held, await blobs_of(leaves))
             if body == stored.body:
                 return Rewritten(len(body), len(body), 0)
             changed = replace(info, records=records, body_sha256=sha256(body).digest())

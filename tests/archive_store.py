@@ -21,7 +21,7 @@ async def over_line(gateway: Gateway) -> AsyncIterator[tuple[FaultProxy, Gateway
     settings = s3_settings()
     line = FaultProxy(settings["endpoint_url"])
     settings["endpoint_url"] = line.url
-    s3 = FlakyS3(connect(**settings, timeout_s=0.5).client)
+    s3 = FlakyS3(connect(**settings, timeout_s=3.0).client)
     try:
         yield line, Gateway(s3, gateway.archive, gateway.vault)
     finally:

@@ -63,6 +63,9 @@ class Keys:
         there = {row[0] for row in self._trail.database.run("admin", statement)}
         return {UUID(bytes=key.ref): key for key in SUBJECTS if UUID(bytes=key.ref) in there}
 
+    def forget(self) -> None:
+        """Nothing is remembered."""
+
     async def by_ref(self, refs: Iterable[UUID]) -> Mapping[UUID, SubjectKey]:
         living = await asyncio.to_thread(self.living)
         return {ref: living[ref] for ref in refs if ref in living}
@@ -207,7 +210,7 @@ async def removing(trail: Trail, *, now: datetime = FAR) -> AsyncIterator[Removi
             orders=OrderStore(gateway.s3, bucket=gateway.archive, lock=_lock),
             archive=gateway.reader,
             vault=VaultBlobs(gateway.s3, gateway.vault, holds.refuse_held),
-            index=IndexRewriter(client, documents, **patience),
+            index=IndexRewriter(client, documents, removals.next_rewrite, **patience),
             announce=Announcer(publish, removals.in_ledger, wait_s=5),
             operator="ann",
             system_tenant="acme",
@@ -222,7 +225,7 @@ async def removing(trail: Trail, *, now: datetime = FAR) -> AsyncIterator[Removi
             opener=BlobOpener(subject_keys),
             vault=vault,
             escrow=KeyEscrow(subjects, vault),
-            overwriter=IndexRewriter(client, documents, **patience),
+            overwriter=IndexRewriter(client, documents, erasures.next_rewrite, **patience),
             brokers=Topics(made),
             index=Documented(trail),
             signers=[SIGNER],

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from pipeline.compliance.erasure_parts import Pending, RawPlace, Tools, facts_of
@@ -98,21 +99,39 @@ async def affected_leaves(tools: Tools, request: Request) -> tuple[bytes, int]:
     return affected_root(hashes), len(hashes)
 
 
+def _pages(leaves: Mapping[int, Sequence[int]]) -> Iterator[dict[int, list[int]]]:
+    """Leaves by log, about ``_LEAVES_AT_ONCE`` at a time: a person is in many logs, with few leaves in most."""
+    page: dict[int, list[int]] = {}
+    size = 0
+    for log_id, indexes in leaves.items():
+        for start in range(0, len(indexes), _LEAVES_AT_ONCE):
+            part = list(indexes[start : start + _LEAVES_AT_ONCE])
+            page.setdefault(log_id, []).extend(part)
+            size += len(part)
+            if size >= _LEAVES_AT_ONCE:
+                yield page
+                page, size = {}, 0
+    if page:
+        yield page
+
+
+async def _read_places(tools: Tools, page: Mapping[int, Sequence[int]]) -> list[Place]:
+    """The events of a page as ledger and keys have them now."""
+    tools.opener.forget()
+    places: list[Place] = []
+    for log_id, indexes in page.items():
+        name, leaves = await tools.ledger.read_some(log_id, indexes)
+        await tools.opener.open_some(name, leaves)
+        places += [Place(str(name), index, event) for index, event in leaves]
+    return places
+
+
 async def overwrite_documents(tools: Tools, request: Request) -> dict[str, Any]:
     """Replace the document of each affected leaf by what catch-up would build; then count them."""
-    written = Overwritten(0, 0)
-    places: list[Place] = []
-    for log_id, indexes in (await tools.store.kept_leaves(request.request_id)).items():
-        for start in range(0, len(indexes), _LEAVES_AT_ONCE):
-            name, leaves = await tools.ledger.read_some(
-                log_id, indexes[start : start + _LEAVES_AT_ONCE]
-            )
-            await tools.opener.open_some(name, leaves)
-            places += [Place(str(name), index, event) for index, event in leaves]
-            if len(places) >= _LEAVES_AT_ONCE:  # a person is in many logs, with few leaves in most
-                written += await tools.overwriter.overwrite(places, refresh=False)
-                places.clear()
-    written += await tools.overwriter.overwrite(places, refresh=False)
+    written = Overwritten()
+    for page in _pages(await tools.store.kept_leaves(request.request_id)):
+        read = partial(_read_places, tools, page)
+        written = written.plus(await tools.overwriter.overwrite(read, refresh=False))
     await asyncio.to_thread(tools.index.refresh)
     seen = await asyncio.to_thread(tools.index.count, request.subject_refs)
     documents = written.documents + written.stubs

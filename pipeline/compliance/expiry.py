@@ -20,7 +20,6 @@ from pipeline.compliance.retention import Due, Rules, due, worth_a_look
 from pipeline.domain.errors import ChainBroken, ConfigurationError
 from pipeline.domain.merkle import Frontier
 from pipeline.domain.orders import EXPIRY, Order
-from pipeline.domain.records import SealedEvent
 from sinks.expiring import ExpiringLeaf, ExpiringLeaves, Scope
 from sinks.removals import Request
 from sinks.retention import Retention
@@ -202,9 +201,7 @@ class Expiring:
         for log in await candidates.logs():
             async for indexes in candidates.indexes(log, selection):
                 for start in range(0, len(indexes), _AT_ONCE):
-                    part = indexes[start : start + _AT_ONCE]
-                    events = {leaf: event async for leaf, event in candidates.events(log, part)}
-                    await self._keeping.rewrite_index(log, events)
+                    await self._keeping.rewrite_index(log, indexes[start : start + _AT_ONCE])
 
     async def _expire_blobs(self, request: Request, scope: Scope, counts: Counter[str]) -> None:
         keeping = self._keeping
@@ -219,18 +216,13 @@ class Expiring:
                     counts["blobs"] += blobs
                     counts["ledger_bytes"] += size
                     indexes = [leaf.leaf_index for leaf in part]
-                    events: dict[int, SealedEvent] = {
-                        leaf: event async for leaf, event in keeping.candidates.events(log, indexes)
-                    }
-                    counts["documents"] += await keeping.rewrite_index(log, events)
-                    indices = sorted({keeping.index.index_of(event) for event in events.values()})
-                    await keeping.index.purge(indices)
+                    counts["documents"] += await keeping.rewrite_index(log, indexes)
                 await self._empty_vault(log, page, counts)
 
     async def _empty_vault(
         self, log: LogSize, page: Sequence[ExpiringLeaf], counts: Counter[str]
     ) -> None:
-        for done in await self._keeping.rewrite_vault(log, {leaf.leaf_index: () for leaf in page}):
+        for done in await self._keeping.empty_vault(log, [leaf.leaf_index for leaf in page]):
             counts["vault_bytes"] += done.freed_bytes
             counts["vault_blobs"] += done.removed
         self._on_leaves(len(page))

@@ -16,14 +16,14 @@ from pipeline.compliance.order_store import OrderStore
 from pipeline.compliance.trail_events import Announcer, Operator, authority_event
 from pipeline.domain.errors import ChainBroken, Unavailable
 from pipeline.domain.orders import Order
-from pipeline.domain.records import LeafRange, SealedBlob, SealedEvent
+from pipeline.domain.records import SealedBlob
 from pipeline.keys.subjects import SubjectKeys
 from sinks.archive_reader import ArchivedRange, ArchiveReader
 from sinks.holds import Holds
 from sinks.index_rewrite import IndexRewriter, Place
 from sinks.opening import BlobOpener
 from sinks.removals import Removals, Request
-from sinks.vault_blobs import Rewritten, VaultBlobs
+from sinks.vault_blobs import BlobsOf, Rewritten, VaultBlobs
 
 INDEX = "index"
 ARCHIVE = "archive"
@@ -108,28 +108,44 @@ class Keeping:
             yield found, of_this
             left = left[len(of_this) :]
 
-    async def rewrite_vault(
-        self, log: LogSize, blobs: Mapping[int, Sequence[SealedBlob]]
-    ) -> list[Rewritten]:
-        """Give leaves of a log these blobs in the vault; none: they have no more."""
-        done = []
-        async for found, leaves in self.objects(log, sorted(blobs)):
-            first = found.info.first_leaf
-            done.append(
-                await self.vault.rewrite(
-                    log.log_id, log.name, first, {leaf: blobs[leaf] for leaf in leaves}
-                )
-            )
-        return done
+    async def rewrite_vault(self, log: LogSize, indexes: Sequence[int]) -> list[Rewritten]:
+        """Give leaves of a log (in order) in the vault the blobs that the ledger has of them."""
 
-    async def rewrite_index(self, log: LogSize, events: Mapping[int, SealedEvent]) -> int:
-        """Overwrite the documents of some leaves with what catch-up would build; how many."""
-        opened = BlobOpener(self.keys)
-        places = []
-        for leaf, event in events.items():
-            await opened(LeafRange(log.log_id, log.name, leaf, [event]))
-            places.append(Place(str(log.name), leaf, event))
-        written = await self.index.overwrite(places)
+        async def held(leaves: Sequence[int]) -> dict[int, Sequence[SealedBlob]]:
+            return {leaf: event.blobs async for leaf, event in self.candidates.events(log, leaves)}
+
+        return await self._rewrite_vault(log, indexes, held)
+
+    async def empty_vault(self, log: LogSize, indexes: Sequence[int]) -> list[Rewritten]:
+        """Leaves of a log (in order) have no blobs any more in the vault."""
+
+        async def none(leaves: Sequence[int]) -> dict[int, Sequence[SealedBlob]]:
+            return dict.fromkeys(leaves, ())
+
+        return await self._rewrite_vault(log, indexes, none)
+
+    async def _rewrite_vault(
+        self, log: LogSize, indexes: Sequence[int], blobs_of: BlobsOf
+    ) -> list[Rewritten]:
+        return [
+            await self.vault.rewrite(log.log_id, log.name, found.info.first_leaf, leaves, blobs_of)
+            async for found, leaves in self.objects(log, indexes)
+        ]
+
+    async def rewrite_index(self, log: LogSize, indexes: Sequence[int]) -> int:
+        """Overwrite the documents of leaves (in order) with what catch-up would build, and begin to merge
+        away what they were; how many.
+        """
+        opener = BlobOpener(self.keys)
+
+        async def read() -> list[Place]:
+            opener.forget()
+            found = [one async for one in self.candidates.events(log, indexes)]
+            await opener.open_some(log.name, found)
+            return [Place(str(log.name), leaf, event) for leaf, event in found]
+
+        written = await self.index.overwrite(read)
+        await self.index.purge(sorted(written.indices))
         return written.documents + written.stubs
 
     async def _holder(self, log: LogSize, leaf: int) -> ArchivedRange:

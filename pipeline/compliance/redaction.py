@@ -246,15 +246,11 @@ class Redaction:
         keeping = self._keeping
         for start in range(0, len(flags), _CUTS_AT_ONCE):
             leaves = [flag.leaf_index for flag in flags[start : start + _CUTS_AT_ONCE]]
-            events = {leaf: event async for leaf, event in keeping.candidates.events(log, leaves)}
-            for done in await keeping.rewrite_vault(
-                log, {leaf: event.blobs for leaf, event in events.items()}
-            ):
+            for done in await keeping.rewrite_vault(log, leaves):
                 counts["vault_bytes"] += done.freed_bytes
                 counts["vault_objects"] += 1
-            counts["documents"] += await keeping.rewrite_index(log, events)
-            await keeping.index.purge(sorted({keeping.index.index_of(e) for e in events.values()}))
-            self._on_events(len(events))
+            counts["documents"] += await keeping.rewrite_index(log, leaves)
+            self._on_events(len(leaves))
 
 
 def _flag(log: LogSize, leaf: int, event: SealedEvent, paths: Sequence[str]) -> Flag:

@@ -295,6 +295,7 @@ async def open_tools(settings: Settings, on_step: Callable[[str], None]) -> Asyn
             overwriter=IndexRewriter(
                 client,
                 Documents(late_after_s=settings.late_after_s),
+                store.next_rewrite,
                 prefix=settings.index_prefix,
                 retry_first_s=settings.retry_first_s,
                 retry_max_s=settings.retry_max_s,

@@ -194,7 +194,7 @@ async def open_tools(settings: Settings) -> AsyncIterator[Tools]:
             orders=order_store(settings, objects, days),
             archive=archive,
             vault=VaultBlobs(objects, settings.s3_vault_bucket, holds.refuse_held),
-            index=await _index(settings, stack),
+            index=_index(settings, removals, stack),
             announce=announcer(settings, removals.in_ledger),
             operator=operator_of(settings),
             system_tenant=_system_tenant(settings, [one.tenant for one in known]),
@@ -226,12 +226,13 @@ def order_store(settings: Settings, objects: S3, days: Mapping[str, int]) -> Ord
     return OrderStore(objects, bucket=settings.s3_archive_bucket, lock=lock)
 
 
-async def _index(settings: Settings, stack: AsyncExitStack) -> IndexRewriter:
+def _index(settings: Settings, removals: Removals, stack: AsyncExitStack) -> IndexRewriter:
     client = index_client(settings)
     stack.push_async_callback(client.close)
     return IndexRewriter(
         client,
         Documents(late_after_s=settings.late_after_s),
+        removals.next_rewrite,
         prefix=settings.index_prefix,
         retry_first_s=settings.retry_first_s,
         retry_max_s=settings.retry_max_s,
