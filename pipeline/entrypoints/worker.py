@@ -70,19 +70,30 @@ def run_worker(settings: Settings) -> int:
 
 
 class _Ending:
-    """The first reason to end, from whichever part it comes."""
+    """The first reason to end, from whichever part it comes. A start that is under way is given up."""
 
     def __init__(self) -> None:
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._starting = asyncio.current_task()  # may wait for a server for as long as it is away
 
     def now(self) -> None:
         if not self._ended.done():
             self._ended.set_result(None)
+            self._give_up()
 
     def because(self, error: BaseException) -> None:
         if not self._ended.done():
             self._ended.set_exception(error)
             self._ended.exception()  # nobody waits when the worker ends before it was up
+            self._give_up()
+
+    def started(self) -> None:
+        """Everything runs."""
+        self._starting = None
+
+    def _give_up(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
 
     async def wait(self) -> None:
         await self._ended
@@ -102,42 +113,10 @@ async def _run(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.now)
-    metrics = Metrics(CollectorRegistry(), version=version("audit-trail-pipeline"))
     async with AsyncExitStack() as stack:
         try:
-            parts = await stack.enter_async_context(open_parts(settings, metrics))
-            topics = TopicFacts(settings)
-            stack.push_async_callback(topics.close)
-            await until_available(topics.reach, settings)
-            own = [REDACTIONS_TOPIC, changelog_topic(settings.consumer_group)]
-            await until_available(partial(topics.require, own), settings)
-            await until_available(partial(check_erasures, settings, parts.leases), settings)
-            positions, delivery, watch = _connect(settings, parts, topics, metrics, ending)
-            app = await stack.enter_async_context(
-                _running_app(settings, positions, ending, delivery, parts)
-            )
-            await _serve(settings, stack, metrics, positions, delivery, parts, app)
-            keep_for_good()
-            broker_away = partial(delivery.waiting_for.__contains__, BROKER)
-            tasks: list[tuple[str, Callable[[], Coroutine[Any, Any, Any]]]] = [
-                ("prepare", partial(_prepare, parts, delivery)),
-                ("write", delivery.run_write),
-                ("watch partitions", watch.partitions),
-                ("watch topics", watch.topics),
-                ("watch ledger", watch.ledger),
-                ("tenants", parts.refresh_tenants),
-                ("lease", parts.lease.run),
-                ("memory", keep_tidy),
-                ("tables", partial(watch_recovery, app, settings.recovery_limit_s, broker_away)),
-                *parts.following(),
-            ]
-            for name, run in tasks:
-                task = asyncio.create_task(run(), name=name)
-                stack.push_async_callback(settle, task)
-                ending.watch(task)
-            if settings.drain:
-                drained = asyncio.create_task(_until_drained(positions, delivery, parts, ending))
-                stack.push_async_callback(settle, drained)
+            with contextlib.suppress(asyncio.CancelledError):  # by ``ending``, which knows why
+                await _start(settings, stack, ending)
             await ending.wait()
         except Exception as error:
             log_event(log, "worker_crashed", level=logging.ERROR, error=error)
@@ -146,6 +125,45 @@ async def _run(settings: Settings) -> int:
             return EXIT_FAILED
         log_event(log, "worker_ends")
     return EXIT_OK
+
+
+async def _start(settings: Settings, stack: AsyncExitStack, ending: _Ending) -> None:
+    """Open every part, waiting for servers that are away, and start what runs until the end."""
+    metrics = Metrics(CollectorRegistry(), version=version("audit-trail-pipeline"))
+    parts = await stack.enter_async_context(open_parts(settings, metrics))
+    topics = TopicFacts(settings)
+    stack.push_async_callback(topics.close)
+    await until_available(topics.reach, settings)
+    own = [REDACTIONS_TOPIC, changelog_topic(settings.consumer_group)]
+    await until_available(partial(topics.require, own), settings)
+    await until_available(partial(check_erasures, settings, parts.leases), settings)
+    positions, delivery, watch = _connect(settings, parts, topics, metrics, ending)
+    app = await stack.enter_async_context(
+        _running_app(settings, positions, ending, delivery, parts)
+    )
+    await _serve(settings, stack, metrics, positions, delivery, parts, app)
+    keep_for_good()
+    broker_away = partial(delivery.waiting_for.__contains__, BROKER)
+    tasks: list[tuple[str, Callable[[], Coroutine[Any, Any, Any]]]] = [
+        ("prepare", partial(_prepare, parts, delivery)),
+        ("write", delivery.run_write),
+        ("watch partitions", watch.partitions),
+        ("watch topics", watch.topics),
+        ("watch ledger", watch.ledger),
+        ("tenants", parts.refresh_tenants),
+        ("lease", parts.lease.run),
+        ("memory", keep_tidy),
+        ("tables", partial(watch_recovery, app, settings.recovery_limit_s, broker_away)),
+        *parts.following(),
+    ]
+    for name, run in tasks:
+        task = asyncio.create_task(run(), name=name)
+        stack.push_async_callback(settle, task)
+        ending.watch(task)
+    if settings.drain:
+        drained = asyncio.create_task(_until_drained(positions, delivery, parts, ending))
+        stack.push_async_callback(settle, drained)
+    ending.started()
 
 
 async def _prepare(parts: Parts, delivery: Delivery) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -57,6 +58,26 @@ def test_a_worker_of_a_group_whose_table_has_no_topic_says_what_to_run() -> None
     assert worker.returncode == 2
     assert "topic another-tombstones-changelog is missing" in worker.stderr
     assert "audit-trail topics create" in worker.stderr
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_worker_that_waits_for_a_broker_ends_when_it_is_told_to() -> None:
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.entrypoints.cli", "worker"],
+        env={**os.environ, "AUDIT_HTTP_PORT": "0", "AUDIT_KAFKA_BOOTSTRAP": "127.0.0.1:9"},
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert worker.stderr is not None
+    try:
+        while "server_waited_for" not in (line := worker.stderr.readline()):
+            assert line, "it ended by itself"
+        worker.send_signal(signal.SIGTERM)
+        _out, said = worker.communicate(timeout=30)
+    finally:
+        worker.kill()
+
+    assert worker.returncode == 0
+    assert "worker_ends" in said
 
 
 @pytest.fixture
