@@ -33,6 +33,7 @@ from agents.transport import settle
 from agents.watching import BROKER, Watch
 from pipeline.domain.errors import AuditTrailError, ConfigurationError, Unavailable
 from pipeline.domain.logs import REDACTIONS_TOPIC, changelog_topic
+from pipeline.entrypoints.ending import Ending
 from pipeline.entrypoints.health import HealthServer
 from pipeline.entrypoints.memory import configure_memory, keep_for_good, keep_tidy
 from pipeline.entrypoints.parts import Parts, open_parts, until_available
@@ -69,47 +70,8 @@ def run_worker(settings: Settings) -> int:
         return EXIT_FAILED
 
 
-class _Ending:
-    """The first reason to end, from whichever part it comes. A start that is under way is given up."""
-
-    def __init__(self) -> None:
-        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._starting = asyncio.current_task()  # may wait for a server for as long as it is away
-
-    def now(self) -> None:
-        if not self._ended.done():
-            self._ended.set_result(None)
-            self._give_up()
-
-    def because(self, error: BaseException) -> None:
-        if not self._ended.done():
-            self._ended.set_exception(error)
-            self._ended.exception()  # nobody waits when the worker ends before it was up
-            self._give_up()
-
-    def started(self) -> None:
-        """Everything runs."""
-        self._starting = None
-
-    def _give_up(self) -> None:
-        if self._starting is not None:
-            self._starting.cancel()
-
-    async def wait(self) -> None:
-        await self._ended
-
-    def watch(self, task: asyncio.Task[Any]) -> None:
-        """A part that must run for ever ends the worker when it does not."""
-
-        def ended(done: asyncio.Task[Any]) -> None:
-            if not done.cancelled():
-                self.because(done.exception() or RuntimeError(f"{done.get_name()} ended"))
-
-        task.add_done_callback(ended)
-
-
 async def _run(settings: Settings) -> int:
-    ending = _Ending()
+    ending = Ending()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.now)
@@ -127,7 +89,7 @@ async def _run(settings: Settings) -> int:
     return EXIT_OK
 
 
-async def _start(settings: Settings, stack: AsyncExitStack, ending: _Ending) -> None:
+async def _start(settings: Settings, stack: AsyncExitStack, ending: Ending) -> None:
     """Open every part, waiting for servers that are away, and start what runs until the end."""
     metrics = Metrics(CollectorRegistry(), version=version("audit-trail-pipeline"))
     parts = await stack.enter_async_context(open_parts(settings, metrics))
@@ -173,7 +135,7 @@ async def _prepare(parts: Parts, delivery: Delivery) -> None:
 
 
 def _connect(
-    settings: Settings, parts: Parts, topics: TopicFacts, metrics: Metrics, ending: _Ending
+    settings: Settings, parts: Parts, topics: TopicFacts, metrics: Metrics, ending: Ending
 ) -> tuple[Positions, Delivery, Watch]:
     waits = Waits(settings.retry_first_s, settings.retry_max_s, settings.outage_limit_s)
     positions = Positions(
@@ -223,7 +185,7 @@ def _connect(
 async def _running_app(
     settings: Settings,
     positions: Positions,
-    ending: _Ending,
+    ending: Ending,
     delivery: Delivery,
     parts: Parts,
 ) -> AsyncIterator[AuditApp]:
@@ -240,6 +202,9 @@ async def _running_app(
             except OSError as error:
                 log_event(log, "broker_waited_for", level=logging.WARNING, error=error)
                 await asyncio.sleep(settings.retry_max_s)
+            except asyncio.CancelledError:
+                await _stop(app, settings)  # its thread would keep the process
+                raise
         configure_logging(settings.log_level)  # Faust replaced the handlers
         stopped = asyncio.create_task(app.wait_until_stopped(), name="faust")
 
@@ -252,9 +217,13 @@ async def _running_app(
         finally:
             stopped.remove_done_callback(ended)
             await positions.close()  # first: placing asks the consumer, whose thread ends now
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(app.stop(), timeout=settings.session_timeout_s)
+            await _stop(app, settings)
             await settle(stopped)
+
+
+async def _stop(app: AuditApp, settings: Settings) -> None:
+    with contextlib.suppress(Exception):
+        await asyncio.wait_for(app.stop(), timeout=settings.session_timeout_s)
 
 
 async def _serve(
@@ -284,7 +253,7 @@ async def _serve(
 
 
 async def _until_drained(
-    positions: Positions, delivery: Delivery, parts: Parts, ending: _Ending
+    positions: Positions, delivery: Delivery, parts: Parts, ending: Ending
 ) -> None:
     """End once every partition and every follower is at its end, twice in a row."""
     seen_at_end = 0
