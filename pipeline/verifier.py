@@ -38,6 +38,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 FORMAT, VERSION, MANIFEST, SIGNATURE = "audit-trail-export", 1, "manifest.json", "manifest.sig"
+README = "README.txt"  # for people: nothing in it counts
 MEMBER_MAX = 64 * 1024 * 1024  # bytes of a member, and of what it inflates to
 PROBLEMS_MAX = 100  # listed; more are counted
 LOG_KEY, WITNESS_KEY = 1, 4  # algorithms: Ed25519 over a text; Ed25519 over a time and a text
@@ -84,8 +85,17 @@ class Bundle:
         if any(self._exactly(512)) or file.read(1):
             raise Refused("bundle", "something stands behind its end")
         self.names = list(self._places)
+        self.unread = {*self.names} - {
+            README,
+            MANIFEST,
+            SIGNATURE,
+        }  # nothing was concluded from these
 
     def read(self, name: str) -> bytes:
+        self.unread.discard(name)
+        return self.bytes_of(name)
+
+    def bytes_of(self, name: str) -> bytes:
         at, size = self._places.get(name, (0, -1))
         if not 0 <= size <= MEMBER_MAX:
             raise Refused(name, "it is not in the bundle" if size < 0 else "it is too long")
@@ -183,6 +193,13 @@ def verify_note(where: str, note: bytes, keys: Sequence[Key]) -> tuple[str, set[
     if LOG_KEY not in {key.algorithm for key in signers}:
         raise Refused(where, "no key that you named has signed it")
     return text, signers
+
+
+def check_witnesses(where: str, keys: Sequence[Key], signers: set[Key]) -> None:
+    """Every witness that was named has cosigned."""
+    for key in keys:
+        if key.algorithm == WITNESS_KEY and key not in signers:
+            raise Refused(where, f"the witness {key.name} has not cosigned it")
 
 
 def parse_checkpoint(where: str, text: str) -> Checkpoint:
@@ -423,6 +440,8 @@ def verify_bundle(file: IO[bytes], keys: Sequence[Key], exporters: Sequence[Key]
         except Refused as refused:
             report.problem(refused)
         check_members(bundle, manifest, report)
+        if len({log["log"] for log in manifest["logs"]}) != len(manifest["logs"]):
+            raise Refused(MANIFEST, "it lists a log twice")
         for log in manifest["logs"]:
             try:
                 verify_log(bundle, log, keys, report)
@@ -433,6 +452,8 @@ def verify_bundle(file: IO[bytes], keys: Sequence[Key], exporters: Sequence[Key]
         }
         if (listed, manifest["personal_data"]["values"]) != (report.schemas, report.values):
             report.problem(f"{MANIFEST}: other schemas or opened values than it claims")
+        if bundle.unread and not report.problems:
+            report.problem(f"bundle: no log that it lists has these: {sorted(bundle.unread)}")
     except Refused as refused:
         report.problem(refused)
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
@@ -445,7 +466,7 @@ def check_members(bundle: Bundle, manifest: dict[str, Any], report: Report) -> N
     content = "".join(f"{row['sha256']}  {row['name']}\n" for row in manifest["members"])
     for row in manifest["members"]:
         try:
-            found = bundle.read(row["name"])
+            found = bundle.bytes_of(row["name"])
             if (len(found), sha256(found).hexdigest()) != (row["bytes"], row["sha256"]):
                 raise Refused(row["name"], "it is not the member that the manifest lists")
         except Refused as refused:
@@ -474,9 +495,7 @@ def verify_log(bundle: Bundle, log: dict[str, Any], keys: Sequence[Key], report:
         if checkpoints[-1][:2] != (f"{manifest['origin']}/{name}", size):
             raise Refused(where, "it is of another log or size")
     newest = checkpoints[-1]
-    for key in keys:
-        if key.algorithm == WITNESS_KEY and key not in signers:
-            raise Refused(where, f"the witness {key.name} has not cosigned it")
+    check_witnesses(where, keys, signers)
     where = f"consistency/{name}.json"
     proofs = read_json(where, bundle.read(where))["proofs"]
     for (old, new), encoded in zip(pairwise(checkpoints), proofs, strict=True):
@@ -545,12 +564,16 @@ def verify_proof(proof: bytes, entry: bytes | None, keys: Sequence[Key]) -> Repo
         lines = head.decode("ascii", "replace").split("\n")[1:]
         if lines and lines[0].startswith("extra "):
             extra = from_base64(lines.pop(0).removeprefix("extra "))
-            entry = entry or extra
+            if entry not in (None, extra):
+                raise Refused("proof", "the event that you named is not the one in it")
+            entry = extra
         index = lines.pop(0).removeprefix("index ") if lines else ""
-        checkpoint = parse_checkpoint("checkpoint", verify_note("checkpoint", note, keys)[0])
+        text, signers = verify_note("checkpoint", note, keys)
+        check_witnesses("checkpoint", keys, signers)
+        checkpoint = parse_checkpoint("checkpoint", text)
         if not decimal(index) or int(index) >= checkpoint.size:
             raise Refused("proof", "it has no index below the size of its checkpoint")
-        if not entry:
+        if entry is None:
             raise Refused("proof", "name the file with the event's canonical bytes: --event")
         path = hashes("proof", lines)
         root = root_of_one(leaf_hash(entry), int(index), 0, checkpoint.size, path)

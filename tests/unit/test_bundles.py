@@ -275,6 +275,16 @@ def member(name: str, body: bytes) -> Change:
     return change
 
 
+def added(name: str, like: str) -> Change:
+    """One more member, which the manifest lists."""
+
+    def change(members: dict[str, bytes], _manifest: dict[str, Any]) -> None:
+        assert name not in members
+        members[name] = members[like]
+
+    return change
+
+
 def dropped(name: str) -> Change:
     def change(members: dict[str, bytes], _manifest: dict[str, Any]) -> None:
         del members[name]
@@ -390,6 +400,22 @@ LIES: dict[str, tuple[Change, str]] = {
     "another origin": (
         claims("origin", value="audit.example.net"),
         f"{OLDER}: it is of another log or size",
+    ),
+    "events of a log that it does not list": (
+        added("events/audit.raw.admin-action/9/1/0.ndjson.gz", EVENTS),
+        "no log that it lists has these: ['events/audit.raw.admin-action/9/1/0.ndjson.gz']",
+    ),
+    "opened values of a part that it does not have": (
+        added(f"opened/{LOG}/7.ndjson.gz", EVENTS),
+        f"no log that it lists has these: ['opened/{LOG}/7.ndjson.gz']",
+    ),
+    "a checkpoint that it does not list": (
+        added(f"checkpoints/{LOG}/{44:019d}", OLDER),
+        "no log that it lists has these",
+    ),
+    "a log twice": (
+        lambda _members, manifest: manifest["logs"].append(manifest["logs"][0]),
+        f"{MANIFEST}: it lists a log twice",
     ),
     "a manifest without its parts": (
         lambda _members, manifest: manifest.pop("logs"),
