@@ -38,7 +38,6 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 FORMAT, VERSION, MANIFEST, SIGNATURE = "audit-trail-export", 1, "manifest.json", "manifest.sig"
-README = "README.txt"  # for people: nothing in it counts
 MEMBER_MAX = 64 * 1024 * 1024  # bytes of a member, and of what it inflates to
 PROBLEMS_MAX = 100  # listed; more are counted
 LOG_KEY, WITNESS_KEY = 1, 4  # algorithms: Ed25519 over a text; Ed25519 over a time and a text
@@ -85,17 +84,10 @@ class Bundle:
         if any(self._exactly(512)) or file.read(1):
             raise Refused("bundle", "something stands behind its end")
         self.names = list(self._places)
-        self.unread = {*self.names} - {
-            README,
-            MANIFEST,
-            SIGNATURE,
-        }  # nothing was concluded from these
+        self.unread = {*self.names}
 
     def read(self, name: str) -> bytes:
         self.unread.discard(name)
-        return self.bytes_of(name)
-
-    def bytes_of(self, name: str) -> bytes:
         at, size = self._places.get(name, (0, -1))
         if not 0 <= size <= MEMBER_MAX:
             raise Refused(name, "it is not in the bundle" if size < 0 else "it is too long")
@@ -432,14 +424,9 @@ def verify_bundle(file: IO[bytes], keys: Sequence[Key], exporters: Sequence[Key]
         manifest = report.manifest = read_json(MANIFEST, encoded)
         if (manifest.get("format"), manifest.get("version")) != (FORMAT, VERSION):
             raise Refused(MANIFEST, f"it is not {FORMAT}, version {VERSION}")
-        try:
-            text, _ = verify_note(SIGNATURE, bundle.read(SIGNATURE), exporters or keys)
-            digest = b64encode(sha256(encoded).digest()).decode()
-            if text != f"{manifest['origin']}/export/v1\n{digest}\n":
-                raise Refused(SIGNATURE, f"it is not of this {MANIFEST}")
-        except Refused as refused:
-            report.problem(refused)
+        check_signature(bundle, encoded, exporters or keys, report)
         check_members(bundle, manifest, report)
+        bundle.unread = {*bundle.names} - {"README.txt", MANIFEST, SIGNATURE}
         if len({log["log"] for log in manifest["logs"]}) != len(manifest["logs"]):
             raise Refused(MANIFEST, "it lists a log twice")
         for log in manifest["logs"]:
@@ -452,7 +439,7 @@ def verify_bundle(file: IO[bytes], keys: Sequence[Key], exporters: Sequence[Key]
         }
         if (listed, manifest["personal_data"]["values"]) != (report.schemas, report.values):
             report.problem(f"{MANIFEST}: other schemas or opened values than it claims")
-        if bundle.unread and not report.problems:
+        if bundle.unread and not report.problems:  # what nothing calls for was not looked at
             report.problem(f"bundle: no log that it lists has these: {sorted(bundle.unread)}")
     except Refused as refused:
         report.problem(refused)
@@ -461,21 +448,31 @@ def verify_bundle(file: IO[bytes], keys: Sequence[Key], exporters: Sequence[Key]
     return report
 
 
+def check_signature(bundle: Bundle, encoded: bytes, keys: Sequence[Key], report: Report) -> None:
+    """The signature is of this manifest."""
+    try:
+        text, _ = verify_note(SIGNATURE, bundle.read(SIGNATURE), keys)
+        digest = b64encode(sha256(encoded).digest()).decode()
+        if text != f"{report.manifest['origin']}/export/v1\n{digest}\n":
+            raise Refused(SIGNATURE, f"it is not of this {MANIFEST}")
+    except Refused as refused:
+        report.problem(refused)
+
+
 def check_members(bundle: Bundle, manifest: dict[str, Any], report: Report) -> None:
     """The members are those that the manifest lists, byte for byte, in its order."""
     content = "".join(f"{row['sha256']}  {row['name']}\n" for row in manifest["members"])
     for row in manifest["members"]:
         try:
-            found = bundle.bytes_of(row["name"])
+            found = bundle.read(row["name"])
             if (len(found), sha256(found).hexdigest()) != (row["bytes"], row["sha256"]):
                 raise Refused(row["name"], "it is not the member that the manifest lists")
         except Refused as refused:
             report.problem(refused)
     if sha256(content.encode()).hexdigest() != manifest["content_sha256"]:
         report.problem(f"{MANIFEST}: content_sha256 is not of its members")
-    if bundle.names != (
-        names := [row["name"] for row in manifest["members"]] + [MANIFEST, SIGNATURE]
-    ):
+    names = [*[row["name"] for row in manifest["members"]], MANIFEST, SIGNATURE]
+    if bundle.names != names:
         beyond = sorted({*bundle.names} - {*names}) or "their order"
         report.problem(f"bundle: members are not those of the manifest: {beyond}")
 
