@@ -11,7 +11,7 @@ from typing import Protocol
 from uuid import UUID
 
 from agents.journal import read_single_partition
-from pipeline.codec.redaction_command import decode_command
+from pipeline.codec.redaction_command import Mac, decode_command
 from pipeline.domain.erasure import RedactionCommand
 from pipeline.domain.errors import ConfigurationError
 from pipeline.domain.logs import REDACTIONS_TOPIC
@@ -31,8 +31,8 @@ class KnownErasures(Protocol):
         ...
 
 
-async def check_erasures(settings: Settings, known: KnownErasures) -> None:
-    """Compare the topic of commands with the database.
+async def check_erasures(settings: Settings, known: KnownErasures, mac: Mac) -> None:
+    """Compare the topic of commands with the database; ``mac`` as ``decode_command`` has it.
 
     Raises:
         ConfigurationError: Erasures were lost; they must be applied again before a worker may start.
@@ -43,7 +43,7 @@ async def check_erasures(settings: Settings, known: KnownErasures) -> None:
         if record is None:
             continue
         try:
-            command = decode_command(record.value)
+            command = decode_command(record.value, mac)
         except ValueError as error:
             log_event(
                 log, "command_foreign", level=logging.ERROR, offset=record.offset, error=error

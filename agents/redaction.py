@@ -14,7 +14,7 @@ from typing import Any, Final
 import faust
 
 from agents.tables import Tombstones
-from pipeline.codec.redaction_command import decode_command
+from pipeline.codec.redaction_command import Mac, decode_command
 from pipeline.domain.erasure import RedactionCommand
 from pipeline.domain.errors import Unavailable
 from pipeline.domain.logs import REDACTIONS_TOPIC
@@ -29,9 +29,13 @@ _AGAIN_S: Final = 1.0
 
 
 def register(
-    app: faust.App, tombstones: Tombstones, erased_at: ErasedAt, on_change: Callable[[], None]
+    app: faust.App,
+    tombstones: Tombstones,
+    erased_at: ErasedAt,
+    mac: Mac,
+    on_change: Callable[[], None],
 ) -> None:
-    """Keep the table of tombstones in this app."""
+    """Keep the table of tombstones in this app; ``mac`` as ``decode_command`` has it."""
     tombstones.register(app)
     topic = app.topic(
         REDACTIONS_TOPIC,
@@ -44,14 +48,16 @@ def register(
     @app.agent(topic, name="redaction")
     async def redaction(stream: Any) -> None:
         async for event in stream.events():
-            await _keep(app, tombstones, erased_at, event)
+            await _keep(app, tombstones, erased_at, mac, event)
             on_change()
 
 
-async def _keep(app: Any, tombstones: Tombstones, erased_at: ErasedAt, event: Any) -> None:
+async def _keep(
+    app: Any, tombstones: Tombstones, erased_at: ErasedAt, mac: Mac, event: Any
+) -> None:
     offset = event.message.offset
     try:
-        command = decode_command(event.value)
+        command = decode_command(event.value, mac)
     except ValueError as error:
         log_event(log, "command_foreign", level=logging.ERROR, offset=offset, error=error)
         return

@@ -34,11 +34,13 @@ CREATE TABLE IF NOT EXISTS dead_letter_key (
     source_topic text NOT NULL,
     source_partition integer NOT NULL,
     source_offset bigint NOT NULL,
-    wrapped_key bytea NOT NULL,
+    wrapped_key bytea,
     reason text NOT NULL,
     raw_key_hash bytea,
     created_at timestamptz NOT NULL DEFAULT now(),
     source_epoch integer NOT NULL CHECK (source_epoch >= 1),
+    destroyed_by uuid,
+    CONSTRAINT dead_letter_key_destroyed CHECK ((wrapped_key IS NULL) = (destroyed_by IS NOT NULL)),
     PRIMARY KEY (source_topic, source_partition, source_offset, source_epoch)
 );
 ALTER TABLE dead_letter_key OWNER TO audit_owner;
@@ -46,20 +48,27 @@ ALTER TABLE dead_letter_key OWNER TO audit_owner;
 CREATE INDEX IF NOT EXISTS dead_letter_key_raw_key_hash ON dead_letter_key (raw_key_hash);
 GRANT SELECT, INSERT ON dead_letter_key TO audit_writer;
 -- Neither the keys nor what finds a person's letters.
-GRANT SELECT (source_topic, source_partition, source_offset, source_epoch, reason, created_at)
-    ON dead_letter_key TO audit_auditor;
+GRANT SELECT (source_topic, source_partition, source_offset, source_epoch, reason, created_at,
+    destroyed_by) ON dead_letter_key TO audit_auditor;
 GRANT SELECT (source_topic, source_partition, source_offset, source_epoch, reason, raw_key_hash,
-    created_at), DELETE ON dead_letter_key TO audit_redactor;
+    created_at, destroyed_by), UPDATE (wrapped_key, raw_key_hash, destroyed_by)
+    ON dead_letter_key TO audit_redactor;
+-- For: how many letters a request has destroyed.
+CREATE INDEX IF NOT EXISTS dead_letter_key_destroyed_by ON dead_letter_key (destroyed_by)
+    WHERE destroyed_by IS NOT NULL;
 
 COMMENT ON TABLE dead_letter_key IS
-    'Keys of dead letters, by the position of the record. Destroying a row makes the letter unreadable.';
+    'Keys of dead letters, by the position of the record. Without its key a letter is unreadable.';
 COMMENT ON COLUMN dead_letter_key.source_topic IS 'Raw topic of the record.';
 COMMENT ON COLUMN dead_letter_key.source_partition IS 'Its partition.';
 COMMENT ON COLUMN dead_letter_key.source_offset IS 'Its offset.';
-COMMENT ON COLUMN dead_letter_key.wrapped_key IS 'Key of the letter, wrapped by the key provider.';
+COMMENT ON COLUMN dead_letter_key.wrapped_key IS
+    'Key of the letter, wrapped by the key provider; null: destroyed.';
 COMMENT ON COLUMN dead_letter_key.reason IS 'Why the record was not accepted, as in the letter.';
 COMMENT ON COLUMN dead_letter_key.raw_key_hash IS 'Keyed hash of the record''s key; null when it had none.';
 COMMENT ON COLUMN dead_letter_key.created_at IS 'When the key was made.';
+COMMENT ON COLUMN dead_letter_key.destroyed_by IS
+    'The erasure that destroyed the key; null: it is there.';
 COMMENT ON COLUMN dead_letter_key.source_epoch IS
     'Epoch of the log that its partition fed: a replaced topic has the same offsets again.';
 

@@ -225,8 +225,10 @@ GRANT EXECUTE ON FUNCTION erase_subjects(uuid) TO audit_redactor;
 COMMENT ON FUNCTION erase_subjects(uuid) IS
     'Destroys the keys of an approved request, all generations, and returns the epoch; again: nothing more, the same epoch.';
 
+DROP FUNCTION IF EXISTS reapply_erasure(uuid, text, text[], bytea[], uuid[], timestamptz);
 CREATE OR REPLACE FUNCTION reapply_erasure(
-    request uuid, of_tenant text, types text[], hashes bytea[], gone_refs uuid[], at timestamptz
+    request uuid, of_tenant text, types text[], hashes bytea[], gone_refs uuid[],
+    raw_hashes bytea[], at timestamptz
 ) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $body$
 DECLARE
@@ -250,7 +252,7 @@ BEGIN
     INSERT INTO redaction_request (request_id, kind, state, tenant, id_types, subject_hashes,
         raw_key_hashes, reason, requested_by, four_eyes, approved_by, approved_at, erased_at, epoch,
         subject_refs)
-    VALUES (request, 'erasure', 'running', of_tenant, types, hashes, '{}',
+    VALUES (request, 'erasure', 'running', of_tenant, types, hashes, raw_hashes,
         'applied again: the database was restored from before it', 'reapply', false, 'reapply', at,
         at, new_epoch, refs)
     ON CONFLICT (request_id) DO UPDATE
@@ -262,11 +264,11 @@ BEGIN
     RETURN true;
 END
 $body$;
-ALTER FUNCTION reapply_erasure(uuid, text, text[], bytea[], uuid[], timestamptz) OWNER TO audit_owner;
-REVOKE ALL ON FUNCTION reapply_erasure(uuid, text, text[], bytea[], uuid[], timestamptz) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION reapply_erasure(uuid, text, text[], bytea[], uuid[], timestamptz)
+ALTER FUNCTION reapply_erasure(uuid, text, text[], bytea[], uuid[], bytea[], timestamptz) OWNER TO audit_owner;
+REVOKE ALL ON FUNCTION reapply_erasure(uuid, text, text[], bytea[], uuid[], bytea[], timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION reapply_erasure(uuid, text, text[], bytea[], uuid[], bytea[], timestamptz)
     TO audit_redactor;
-COMMENT ON FUNCTION reapply_erasure(uuid, text, text[], bytea[], uuid[], timestamptz) IS
+COMMENT ON FUNCTION reapply_erasure(uuid, text, text[], bytea[], uuid[], bytea[], timestamptz) IS
     'After a restore of the database: an erasure that it lost, as the trail''s leaf and the topic of commands have it; a key made since stays. False: the database knows it.';
 
 CREATE OR REPLACE FUNCTION heads_after_erasure() RETURNS TABLE (

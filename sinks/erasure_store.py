@@ -82,13 +82,15 @@ FROM audit_blobs JOIN log_heads USING (log_id) WHERE subject_ref = ANY (%s)
 GROUP BY topic ORDER BY topic
 """
 _LETTERS_OF_KEYS = "SELECT count(*) FROM dead_letter_key WHERE raw_key_hash = ANY (%s)"
-_DELETE_LETTERS_OF_KEYS = "DELETE FROM dead_letter_key WHERE raw_key_hash = ANY (%s)"
-_DELETE_LETTERS = """
-DELETE FROM dead_letter_key USING unnest(%s::text[], %s::integer[], %s::bigint[], %s::integer[])
+_DESTROY = "UPDATE dead_letter_key SET wrapped_key = NULL, raw_key_hash = NULL, destroyed_by = %s"
+_DESTROY_LETTERS_OF_KEYS = f"{_DESTROY} WHERE raw_key_hash = ANY (%s)"
+_DESTROY_LETTERS = f"""
+{_DESTROY} FROM unnest(%s::text[], %s::integer[], %s::bigint[], %s::integer[])
     AS wanted (topic, partition, "offset", epoch)
 WHERE source_topic = wanted.topic AND source_partition = wanted.partition
-    AND source_offset = wanted."offset" AND source_epoch = wanted.epoch
+    AND source_offset = wanted."offset" AND source_epoch = wanted.epoch AND destroyed_by IS NULL
 """
+_DESTROYED_LETTERS = "SELECT count(*) FROM dead_letter_key WHERE destroyed_by = %s"
 # Who else stands in the events of a person: a candidate for another identifier of theirs.
 _BESIDE = """
 SELECT other.subject_ref, count(*) AS events, (
@@ -107,7 +109,7 @@ UPDATE redaction_request SET state = 'complete', completed_at = clock_timestamp(
     pending = '' WHERE request_id = %s
 """
 _NOW = "SELECT clock_timestamp()"
-_REAPPLY = "SELECT reapply_erasure(%s, %s, %s, %s, %s, %s)"
+_REAPPLY = "SELECT reapply_erasure(%s, %s, %s, %s, %s, %s, %s)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,14 +346,16 @@ class ErasureStore:
         return int((await self._row(_LETTERS_OF_KEYS, [list(raw_key_hashes)]))[0])
 
     async def destroy_letters(
-        self, raw_key_hashes: Sequence[bytes], positions: Sequence[Position]
+        self, request_id: UUID, raw_key_hashes: Sequence[bytes], positions: Sequence[Position]
     ) -> int:
-        """Destroy the keys of dead letters, by raw key and by position; how many were left."""
+        """Destroy the keys of dead letters, by raw key and by position; how many this request has
+        destroyed, at this call and before.
+        """
         columns = [list(column) for column in zip(*positions, strict=True)] or [[], [], [], []]
         async with self._connection.session() as connection:
-            of_keys = await connection.execute(_DELETE_LETTERS_OF_KEYS, [list(raw_key_hashes)])
-            named = await connection.execute(_DELETE_LETTERS, columns)
-            return of_keys.rowcount + named.rowcount
+            await connection.execute(_DESTROY_LETTERS_OF_KEYS, [request_id, list(raw_key_hashes)])
+            await connection.execute(_DESTROY_LETTERS, [request_id, *columns])
+        return int((await self._row(_DESTROYED_LETTERS, [request_id]))[0])
 
     async def beside(self, refs: Sequence[UUID], at_most: int) -> list[Beside]:
         """Subjects that stand in the same events, the most frequent first."""
@@ -388,6 +392,7 @@ class ErasureStore:
         id_types: Sequence[str],
         subject_hashes: Sequence[bytes],
         subject_refs: Sequence[UUID],
+        raw_key_hashes: Sequence[bytes],
         erased_at: datetime,
     ) -> bool:
         """Carry out again what a restored database lost; False: it knows of it. ``subject_refs``: those of
@@ -395,7 +400,7 @@ class ErasureStore:
         """
         values = [
             *(request_id, tenant, list(id_types), list(subject_hashes)),
-            *(list(subject_refs), erased_at),
+            *(list(subject_refs), list(raw_key_hashes), erased_at),
         ]
         return bool((await self._row(_REAPPLY, values))[0])
 

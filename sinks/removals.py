@@ -16,7 +16,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from pipeline.db.connection import Connection
-from pipeline.domain.errors import ConfigurationError, Held
+from pipeline.domain.errors import AuditTrailError, ConfigurationError, Held
 from pipeline.domain.records import SealedBlob
 from sinks.rewrite_numbers import next_number
 
@@ -58,7 +58,7 @@ SELECT FROM removal_request WHERE request_id = %s AND state = 'ordered' FOR SHAR
 """
 _CUT = """
 UPDATE audit_blobs SET nonce = %s, ciphertext = %s
-WHERE log_id = %s AND leaf_index = %s AND occurred_at = %s AND subject_ref = %s
+WHERE log_id = %s AND leaf_index = %s AND occurred_at = %s AND subject_ref = %s AND nonce = %s
 """
 _MARK = """
 UPDATE redaction_flag SET redacted_at = now()
@@ -112,10 +112,16 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The blobs that an event has from now on, as far as they change."""
+    """The blobs that an event has from now on, as far as they change, each with the nonce of the blob
+    that it was made of.
+    """
 
     flag: Flag
-    blobs: Sequence[SealedBlob]
+    blobs: Sequence[tuple[bytes, SealedBlob]]
+
+
+class CutMeanwhile(AuditTrailError):
+    """Two requests cut the same blob at once, and this one read it before the other wrote."""
 
 
 class Removals:
@@ -202,6 +208,8 @@ class Removals:
         Raises:
             Held: A legal hold covers one of them; nothing was changed.
             ConfigurationError: The request's leaf is not in the ledger.
+            CutMeanwhile: Another request has changed one of the blobs since it was read: read them
+                again. Nothing was changed.
         """
         async with self._connection.session(psycopg.errors.ObjectInUse) as connection:
             try:
@@ -212,9 +220,10 @@ class Removals:
                     for cut in cuts:
                         flag = cut.flag
                         place = (flag.log_id, flag.leaf_index, flag.occurred_at)
-                        for ref, nonce, ciphertext in cut.blobs:
-                            changed = (nonce, ciphertext, *place, UUID(bytes=ref))
-                            await connection.execute(_CUT, changed)
+                        for read, (ref, nonce, ciphertext) in cut.blobs:
+                            changed = (nonce, ciphertext, *place, UUID(bytes=ref), read)
+                            if (await connection.execute(_CUT, changed)).rowcount == 0:
+                                raise CutMeanwhile(f"a blob of leaf {flag.leaf_index} was changed")
                         await connection.execute(_MARK, [request_id, *place[:2]])
             except psycopg.errors.ObjectInUse:
                 raise Held(f"request {request_id}", ["on one of its events"]) from None

@@ -60,6 +60,7 @@ JOIN unnest(%s::text[], %s::integer[], %s::bigint[], %s::integer[])
     AS wanted (topic, partition, "offset", epoch)
     ON source_topic = wanted.topic AND source_partition = wanted.partition
     AND source_offset = wanted."offset" AND source_epoch = wanted.epoch
+WHERE wrapped_key IS NOT NULL
 """
 
 Position = tuple[str, int, int, int]  # topic, partition, offset, epoch
@@ -232,7 +233,8 @@ class SubjectStore:
         """Find or make the wrapped key of each dead letter, by its position; durable on return.
 
         The first proposal for a position stays: a dead letter that is produced again after a crash
-        is encrypted under the same key. Raises ``Unavailable``.
+        is encrypted under the same key. One whose key an erasure destroyed is left out, for ever.
+        Raises ``Unavailable``.
         """
         positions = [key.position for key in proposed]
         async with self._connection.session() as connection:
@@ -250,7 +252,7 @@ class SubjectStore:
         return await self.stored_dead_letter_keys(positions)
 
     async def stored_dead_letter_keys(self, positions: Sequence[Position]) -> dict[Position, bytes]:
-        """The wrapped keys of dead letters; positions without one are left out.
+        """The wrapped keys of dead letters; positions without one, or no more, are left out.
 
         Raises ``Unavailable``.
         """

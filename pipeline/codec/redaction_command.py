@@ -1,13 +1,16 @@
 """Commands of ``audit.redactions`` as Avro single-object encoding (Avro 1.12, "Single-object encoding").
 
-C3 01, the CRC-64-AVRO fingerprint of the writer's schema (little-endian), the datum. No registry is
-asked: the agent must read commands whatever is down, and only this project writes them.
+C3 01, the CRC-64-AVRO fingerprint of the writer's schema (little-endian), the datum; then a MAC of all
+that under the key provider's secret: who may write the topic, and cannot ask the provider, orders nothing.
+No registry is asked: the agent must read commands whatever is down, and only this project writes them.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import cache
+from hmac import compare_digest
 from importlib.resources import files
 from io import BytesIO
 from typing import Any, Final
@@ -21,10 +24,17 @@ from pipeline.domain.erasure import OPERATION, LeafPlace, RedactionCommand
 
 _MARKER: Final = b"\xc3\x01"
 _HEADER_BYTES: Final = 10
+_MAC_BYTES: Final = 32
+_PURPOSE: Final = (
+    b"audit.redactions command\x00"  # nothing else that the provider is asked begins so
+)
 COMMAND_MAX_BYTES: Final = 64 * 1024
 
 
-def encode_command(command: RedactionCommand) -> bytes:
+Mac = Callable[[bytes], bytes]  # ``KeyProvider.mac``
+
+
+def encode_command(command: RedactionCommand, mac: Mac) -> bytes:
     """The record's value; its key is the text of the request id."""
     header, schema = _format()
     out = BytesIO()
@@ -44,21 +54,25 @@ def encode_command(command: RedactionCommand) -> bytes:
             "leaf_index": command.leaf.leaf_index,
             "deleted_below": dict(command.deleted_below),
             "subject_refs": [str(ref) for ref in command.subject_refs],
+            "raw_key_hashes": list(command.raw_key_hashes),
         },
     )
-    return out.getvalue()
+    return out.getvalue() + mac(_PURPOSE + out.getvalue())
 
 
-def decode_command(value: bytes | None) -> RedactionCommand:
+def decode_command(value: bytes | None, mac: Mac) -> RedactionCommand:
     """Read back what ``encode_command`` gave.
 
     Raises:
-        ValueError: Not a command of this release; the message holds no value.
+        ValueError: Not a command of this release, or of another key provider; the message holds no value.
     """
     header, schema = _format()
     if value is None or value[:_HEADER_BYTES] != header or len(value) > COMMAND_MAX_BYTES:
         raise ValueError("not a command of this release")
-    stream = BytesIO(value[_HEADER_BYTES:])
+    body, said = value[:-_MAC_BYTES], value[-_MAC_BYTES:]
+    if not compare_digest(mac(_PURPOSE + body), said):
+        raise ValueError("not a command that was made with this trail's key provider")
+    stream = BytesIO(body[_HEADER_BYTES:])
     try:
         found: Any = fastavro.schemaless_reader(stream, schema, None)
         command = RedactionCommand(
@@ -71,6 +85,7 @@ def decode_command(value: bytes | None) -> RedactionCommand:
             leaf=LeafPlace(found["log"], found["leaf_index"]),
             deleted_below=found["deleted_below"],
             subject_refs=tuple(UUID(ref) for ref in found["subject_refs"]),
+            raw_key_hashes=tuple(found["raw_key_hashes"]),
         )
     except (EOFError, IndexError, ValueError, TypeError, OverflowError):
         raise ValueError("not a command of this release") from None

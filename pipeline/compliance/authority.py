@@ -86,6 +86,10 @@ class Authorities:
                 judged.findings.append(absence.finding())
         return judged
 
+    def is_erasure(self, request_id: UUID) -> bool:
+        """Whether a leaf of the trail names this erasure, as of the last ``load``."""
+        return request_id in self._grants.erasures
+
     async def _authorities(
         self, log_id: int, absences: Sequence[Absence]
     ) -> list[Authority | None]:

@@ -115,6 +115,7 @@ class AuthorityLoad:
         }:
             self._add(Kind.INCONSISTENT, _other_root(row.request_id), place)
         else:
+            self.grants.erasures.add(row.request_id)
             for ref in row.subject_refs:
                 self.grants.erased[ref.bytes].append(row.request_id)
 

@@ -203,6 +203,7 @@ class Erasure:
             leaf=LeafPlace(leaf["log"], leaf["leaf_index"]),
             deleted_below=dict(below or {}),
             subject_refs=() if erased_at is None else tuple(request.subject_refs),
+            raw_key_hashes=tuple(request.raw_key_hashes),
         )
         await asyncio.to_thread(self._tools.brokers.publish_command, command)
 

@@ -144,7 +144,8 @@ async def destroy_letters(tools: Tools, request: Request) -> dict[str, Any]:
     """Destroy the keys of dead letters that name the person, or whose record had a key of theirs."""
     hashes = frozenset(request.subject_hashes)
     named = await asyncio.to_thread(tools.brokers.letters_naming, hashes)
-    return {"letters": await tools.store.destroy_letters(request.raw_key_hashes, named)}
+    letters = await tools.store.destroy_letters(request.request_id, request.raw_key_hashes, named)
+    return {"letters": letters}
 
 
 async def cut_topics(tools: Tools, request: Request) -> dict[str, Any]:

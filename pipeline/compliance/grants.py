@@ -50,11 +50,14 @@ class _Redacted(NamedTuple):
 
 @dataclass(slots=True)
 class Grants:
-    """``months``: whole ones; ``classes``: a tenant's, whose blobs alone go; ``erased``: by subject."""
+    """``months``: whole ones; ``classes``: a tenant's, whose blobs alone go; ``erased``: by subject;
+    ``erasures``: all of them.
+    """
 
     months: list[Expired] = field(default_factory=list)
     classes: list[Expired] = field(default_factory=list)
     erased: dict[bytes, list[UUID]] = field(default_factory=lambda: defaultdict(list))
+    erasures: set[UUID] = field(default_factory=set)
     _redacted: dict[str, list[_Redacted]] = field(default_factory=lambda: defaultdict(list))
     _path_sets: list[frozenset[str]] = field(default_factory=list)
     _number_of: dict[frozenset[str], int] = field(default_factory=dict)

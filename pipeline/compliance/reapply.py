@@ -72,6 +72,7 @@ async def _apply(tools: Tools, archive: ArchiveReader, command: RedactionCommand
         id_types=command.id_types,
         subject_hashes=command.subject_hashes,
         subject_refs=command.subject_refs,
+        raw_key_hashes=command.raw_key_hashes,
         erased_at=_EPOCH + timedelta(microseconds=at_us),
     )
     leaf = {"log": command.leaf.log, "leaf_index": command.leaf.leaf_index}

@@ -16,16 +16,17 @@ from uuid import UUID, uuid4
 from pipeline.compliance.candidates import LogSize, Selection
 from pipeline.compliance.keeping import ARCHIVE, INDEX, Keeping, microseconds
 from pipeline.compliance.patterns import FieldRule
-from pipeline.domain.errors import ConfigurationError
+from pipeline.domain.errors import ConfigurationError, Unavailable
 from pipeline.domain.orders import REDACTION, Order, affected_root
 from pipeline.domain.records import LeafRange, SealedBlob, SealedEvent
 from pipeline.keys.seal import open_blob, seal_values
 from sinks.opening import BlobOpener
-from sinks.removals import Cut, Flag, Request
+from sinks.removals import Cut, CutMeanwhile, Flag, Request
 
 # Of one request: its flags are one transaction, its order one object.
 MAX_EVENTS = 10_000
 _CUTS_AT_ONCE = 200
+_READS = 5  # each lost one is another cut that was done
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Advance = Callable[[int], None]
@@ -215,15 +216,24 @@ class Redaction:
         keeping = self._keeping
         for start in range(0, len(flags), _CUTS_AT_ONCE):
             by_leaf = {flag.leaf_index: flag for flag in flags[start : start + _CUTS_AT_ONCE]}
-            cuts = []
-            async for leaf, event in keeping.candidates.events(log, sorted(by_leaf)):
-                flag = by_leaf[leaf]
-                cuts.append(Cut(flag, await self._cut_blobs(event, flag.paths)))
-            await keeping.removals.cut(request_id, cuts)
+            for _ in range(_READS):
+                cuts = []
+                async for leaf, event in keeping.candidates.events(log, sorted(by_leaf)):
+                    flag = by_leaf[leaf]
+                    cuts.append(Cut(flag, await self._cut_blobs(event, flag.paths)))
+                try:
+                    await keeping.removals.cut(request_id, cuts)
+                    break
+                except CutMeanwhile:
+                    continue
+            else:
+                raise Unavailable("postgres", "others keep cutting values of the same events")
 
-    async def _cut_blobs(self, event: SealedEvent, paths: Iterable[str]) -> list[SealedBlob]:
-        """The blobs that lose a value, without it, under fresh nonces; a blob whose key is gone cannot be
-        opened by anybody and stays.
+    async def _cut_blobs(
+        self, event: SealedEvent, paths: Iterable[str]
+    ) -> list[tuple[bytes, SealedBlob]]:
+        """The blobs that lose a value, without it, under fresh nonces, each with the nonce that it had; a
+        blob whose key is gone cannot be opened by anybody and stays.
         """
         refs = {UUID(bytes=blob.subject_ref) for blob in event.blobs}
         keys = {ref.bytes: key for ref, key in (await self._keeping.keys.by_ref(refs)).items()}
@@ -236,7 +246,7 @@ class Redaction:
             values = open_blob(key, event.event_id, blob)
             kept = {path: value for path, value in values.items() if path not in gone}
             if len(kept) < len(values):
-                changed.append(seal_values(key, event.event_id, kept))
+                changed.append((blob.nonce, seal_values(key, event.event_id, kept)))
         return changed
 
     async def _rewrite_copies(

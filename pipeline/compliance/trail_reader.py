@@ -5,10 +5,12 @@ Every call reads what is there now; what it is compared with was fixed before. N
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
+from uuid import UUID
 
 from pipeline.db.connection import Connection
 from pipeline.domain.logs import LogName
@@ -79,11 +81,11 @@ SELECT first_offset, next_offset, first_leaf, accepted, duplicates, dead_lettere
 FROM intake WHERE log_id = %s AND first_offset >= %s ORDER BY first_offset LIMIT %s
 """
 _LETTER_KEYS = """
-SELECT given.first_offset, count(source_offset)
+SELECT given.first_offset, destroyed_by, count(source_offset)
 FROM unnest(%s::bigint[], %s::bigint[]) AS given (first_offset, next_offset)
 LEFT JOIN dead_letter_key ON source_topic = %s AND source_partition = %s AND source_epoch = %s
     AND source_offset >= given.first_offset AND source_offset < given.next_offset
-GROUP BY given.first_offset
+GROUP BY given.first_offset, destroyed_by
 """
 
 
@@ -224,13 +226,21 @@ class TrailReader:
                 return
             after = rows[-1][0] + 1
 
-    async def letter_keys(self, name: LogName, ranges: Sequence[tuple[int, int]]) -> dict[int, int]:
-        """How many dead letters of a log have a key, by the first offset of each range."""
+    async def letter_keys(
+        self, name: LogName, ranges: Sequence[tuple[int, int]]
+    ) -> dict[int, dict[UUID | None, int]]:
+        """How many dead letters of a log are known, by the first offset of each range and by the erasure
+        that destroyed their key; None: they have it.
+        """
         values = [[one for one, _ in ranges], [end for _, end in ranges]]
         rows = await self._connection.all(
             _LETTER_KEYS, [*values, name.topic, name.partition, name.epoch]
         )
-        return {row[0]: row[1] for row in rows}
+        found: dict[int, dict[UUID | None, int]] = defaultdict(dict)
+        for first_offset, erasure, count in rows:
+            if count:
+                found[first_offset][erasure] = count
+        return found
 
 
 def _known(table: str) -> str:

@@ -117,7 +117,13 @@ class Verification:
         check = LogCheck(self._parts, log, findings, begins=begins, ends=ends)
         await check.run()
         if self._parts.ledger:
-            await check_intake(self._parts.reader, state, findings, self._options.topics)
+            await check_intake(
+                self._parts.reader,
+                state,
+                findings,
+                self._options.topics,
+                self._parts.authorities.is_erasure,
+            )
         log.done = True
 
     async def _nobodys(self, findings: Findings) -> None:

@@ -7,15 +7,19 @@ dropped before the ledger stands there.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple, Protocol
+from uuid import UUID
 
 from pipeline.compliance.findings import Finding, Findings, Kind, Store
 from pipeline.compliance.trail_reader import IntakeRow, LogState, TrailReader
 from pipeline.domain.logs import LogName
 
 _PAGE: Final = 1_000
+LETTER: Final = "letter"  # a part, as ``absence.Part`` has others
+
+IsErasure = Callable[[UUID], bool]
 
 
 class Letters(NamedTuple):
@@ -49,8 +53,10 @@ async def check_intake(
     log: LogState,
     findings: Findings,
     topics: Topics | None,
+    is_erasure: IsErasure,
 ) -> None:
-    """Check the rows of a log up to its position; ``topics`` is None where Kafka is left out.
+    """Check the rows of a log up to its position; ``topics`` is None where Kafka is left out, and
+    ``is_erasure`` says which requests may have destroyed the keys of letters.
 
     Raises:
         Unavailable: Ask again later.
@@ -66,9 +72,9 @@ async def check_intake(
         if row.dead_lettered or row.holes:
             rows.append(row)
         if len(rows) >= _PAGE:
-            await _check_rows(reader, log, rows, findings, topics, letters)
+            await _check_rows(reader, log, rows, findings, topics, letters, is_erasure)
             rows = []
-    await _check_rows(reader, log, rows, findings, topics, letters)
+    await _check_rows(reader, log, rows, findings, topics, letters, is_erasure)
     size, end = (follows.first_leaf + follows.accepted, follows.next_offset) if follows else (0, 0)
     if size != log.size:
         what = f"accounts for {size} leaves, the log has {log.size}"
@@ -109,26 +115,51 @@ async def _check_rows(
     findings: Findings,
     topics: Topics | None,
     letters: Letters | None,
+    is_erasure: IsErasure,
 ) -> None:
     dead = [row for row in rows if row.dead_lettered and not row.restored]
     ranges = [(row.first_offset, row.next_offset) for row in dead]
     keys = await reader.letter_keys(log.name, ranges) if ranges else {}
     for row in dead:
-        _check_letters(log, row, keys.get(row.first_offset, 0), letters, findings)
+        known = keys.get(row.first_offset, {})
+        _check_keys(log, row, known, is_erasure, findings)
+        _check_letters(log, row, letters, findings)
     if topics is not None:
         await _check_holes(
             log, [row for row in rows if row.holes and not row.restored], findings, topics
         )
 
 
-def _check_letters(
-    log: LogState, row: IntakeRow, keys: int, letters: Letters | None, findings: Findings
+def _check_keys(
+    log: LogState,
+    row: IntakeRow,
+    known: Mapping[UUID | None, int],
+    is_erasure: IsErasure,
+    findings: Findings,
 ) -> None:
-    """A letter may be there of a record that was accepted at its second reading; one may not lack."""
+    """Each letter has a key, or an erasure of the trail has destroyed it."""
     place = f"{row.first_offset}-{row.next_offset - 1}"
+    keys = sum(known.values())
     if keys < row.dead_lettered:
         what = f"{row.dead_lettered} records became dead letters, {keys} of them have a key"
         findings.add(Finding(Kind.MISSING, Store.DEAD_LETTERS, str(log.name), what, place=place))
+    for erasure, count in known.items():
+        if erasure is None:
+            continue
+        if is_erasure(erasure):
+            findings.granted["erased", str(erasure), LETTER] += count
+        else:
+            what = f"the keys of {count} dead letters are gone under {erasure}, which is no erasure"
+            findings.add(
+                Finding(Kind.MISSING, Store.DEAD_LETTERS, str(log.name), what, place=place)
+            )
+
+
+def _check_letters(
+    log: LogState, row: IntakeRow, letters: Letters | None, findings: Findings
+) -> None:
+    """A letter may be there of a record that was accepted at its second reading; one may not lack."""
+    place = f"{row.first_offset}-{row.next_offset - 1}"
     if letters is None or (
         letters.complete_since is not None and row.stored_at < letters.complete_since
     ):

@@ -81,6 +81,7 @@ class RedactionCommand:
     # "topic/partition" → offset below which its records were deleted.
     deleted_below: Mapping[str, int] = field(default_factory=dict)
     subject_refs: tuple[UUID, ...] = ()  # whose keys were destroyed
+    raw_key_hashes: tuple[bytes, ...] = ()
 
 
 def subjects_digest(hashes: Iterable[bytes]) -> bytes:

@@ -1,6 +1,7 @@
 """The key of each dead letter: random, wrapped by the key provider, remembered by its position.
 
-A letter that is made again after a crash gets the key that it had.
+A letter that is made again after a crash gets the key that it had; one whose key an erasure destroyed
+gets a key that nobody remembers.
 """
 
 from __future__ import annotations
@@ -39,8 +40,13 @@ def letter_keys(
             )
         return proposed
 
-    def unwrap(stored: Mapping[Position, bytes], identities: Sequence[LetterId]) -> list[bytes]:
-        return [provider.unwrap(stored[identity], key_context(identity)) for identity in identities]
+    def unwrap(
+        stored: Mapping[Position, bytes], identities: Sequence[LetterId], fresh: Sequence[bytes]
+    ) -> list[bytes]:
+        return [
+            provider.unwrap(stored[identity], key_context(identity)) if identity in stored else key
+            for identity, key in zip(identities, fresh, strict=True)
+        ]
 
     async def keys_of(letters: Sequence[DeadLetter]) -> Sequence[bytes]:
         identities = [letter_id(letter) for letter in letters]
@@ -48,8 +54,8 @@ def letter_keys(
         # Off the event loop: the key provider may ask a server.
         proposed = await asyncio.to_thread(propose, letters, identities, keys)
         stored = await store.dead_letter_keys(proposed)
-        if all(stored[key.position] == key.wrapped_key for key in proposed):
+        if all(stored.get(key.position) == key.wrapped_key for key in proposed):
             return keys
-        return await asyncio.to_thread(unwrap, stored, identities)
+        return await asyncio.to_thread(unwrap, stored, identities, keys)
 
     return keys_of

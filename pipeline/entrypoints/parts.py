@@ -67,6 +67,7 @@ class Parts:
     leases: PostgresLeases
     lease: Lease
     tombstones: Tombstones
+    mac: Callable[[bytes], bytes]  # of the key provider
     openers: Sequence[Callable[[], Awaitable[None]]] = field(default=())
 
     def following(self) -> Iterator[tuple[str, Callable[[], Coroutine[Any, Any, None]]]]:
@@ -221,6 +222,7 @@ async def open_parts(settings: Settings, metrics: Metrics) -> AsyncIterator[Part
             leases,
             lease,
             tombstones,
+            provider.mac,
             openers=[open_index, archive.open],
         )
         preparer.look_for_tenants = parts.learn_tenants

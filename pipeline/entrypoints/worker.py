@@ -98,7 +98,7 @@ async def _start(settings: Settings, stack: AsyncExitStack, ending: Ending) -> N
     await until_available(topics.reach, settings)
     own = [REDACTIONS_TOPIC, changelog_topic(settings.consumer_group)]
     await until_available(partial(topics.require, own), settings)
-    await until_available(partial(check_erasures, settings, parts.leases), settings)
+    await until_available(partial(check_erasures, settings, parts.leases, parts.mac), settings)
     positions, delivery, watch = _connect(settings, parts, topics, metrics, ending)
     app = await stack.enter_async_context(
         _running_app(settings, positions, ending, delivery, parts)
@@ -194,7 +194,9 @@ async def _running_app(
         while True:
             app = make_app(settings, positions, datadir=datadir)
             ingest.register(app, delivery)
-            redaction.register(app, parts.tombstones, parts.leases.erased_at_us, parts.lease.hurry)
+            redaction.register(
+                app, parts.tombstones, parts.leases.erased_at_us, parts.mac, parts.lease.hurry
+            )
             positions.consumer = app.batch_consumer
             try:
                 await app.start()

@@ -260,18 +260,28 @@ def _empty_root() -> bytes:
 
 # --- commands ---
 
+MAC = LocalKeyProvider(b"p" * 32).mac
+
 
 def a_command() -> RedactionCommand:
     return RedactionCommand(
         uuid4(), "acme", ("user_id", "email"), (b"a" * 32, b"b" * 32), 5, 7,
         LeafPlace("audit.raw.system/0/1", 3), {"audit.raw.authentication/0": 9}, (uuid4(), uuid4()),
+        (b"c" * 32, b"d" * 32),
     )  # fmt: skip
 
 
 def test_a_command_comes_back_as_it_was() -> None:
     command = a_command()
 
-    assert decode_command(encode_command(command)) == command
+    assert decode_command(encode_command(command, MAC), MAC) == command
+
+
+def test_a_command_of_whoever_cannot_ask_the_key_provider_is_none() -> None:
+    forged = encode_command(a_command(), LocalKeyProvider(b"o" * 32).mac)
+
+    with pytest.raises(ValueError, match="key provider"):
+        decode_command(forged, MAC)
 
 
 @pytest.mark.parametrize(
@@ -283,11 +293,12 @@ def test_a_command_comes_back_as_it_was() -> None:
         lambda value: value[:-1],
         lambda value: value + b"\x00",
         lambda value: value[:10] + b"\xff" * 40,
+        lambda value: value[:40] + bytes([value[40] ^ 1]) + value[41:],
     ],
 )
 def test_anything_else_is_no_command(spoil: Callable[[bytes], bytes | None]) -> None:
     with pytest.raises(ValueError, match="not a command"):
-        decode_command(spoil(encode_command(a_command())))
+        decode_command(spoil(encode_command(a_command(), MAC)), MAC)
 
 
 def test_the_leaf_commits_to_just_these_subjects_in_any_order() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -23,7 +24,7 @@ from pipeline.compliance.findings import (
 from pipeline.compliance.repair_plan import RepairPlan
 from pipeline.compliance.trail_reader import IntakeRow, LogState
 from pipeline.compliance.verify_hours import count_documents, count_places, differing
-from pipeline.compliance.verify_intake import Letters, _check_letters
+from pipeline.compliance.verify_intake import Letters, _check_keys, _check_letters
 from pipeline.compliance.verify_leaves import Packed, Where, differences
 from pipeline.compliance.verify_state import LogProgress, Progress, load, save
 from pipeline.domain.errors import ConfigurationError
@@ -34,6 +35,7 @@ from sinks.archive_facts import PLACE
 from sinks.index_reader import Document
 
 LOG = "audit.raw.authentication/0/1"
+ERASURE = UUID(int=7)
 NOW = datetime(2026, 11, 27, tzinfo=UTC)
 STATE = LogState(1, LogName.parse(LOG), 7, 9, b"f" * 96, b"r" * 32, NOW, "topic-id", 5, 3)
 
@@ -239,6 +241,28 @@ def test_letters_are_looked_for_while_their_topic_keeps_them(
     findings = Findings()
     row = IntakeRow(0, 5, 0, 3, 0, 2, 0, restored=False, stored_at=NOW)
 
-    _check_letters(STATE, row, 2, Letters(offsets, since), findings)
+    _check_letters(STATE, row, Letters(offsets, since), findings)
 
     assert findings.count(Kind.MISSING, Store.DEAD_LETTERS) == missing
+
+
+@pytest.mark.parametrize(
+    ("known", "missing", "granted"),
+    [
+        ({None: 2}, 0, {}),
+        ({None: 1}, 1, {}),
+        ({}, 1, {}),
+        ({None: 1, ERASURE: 1}, 0, {("erased", str(ERASURE), "letter"): 1}),
+        ({None: 1, UUID(int=9): 1}, 1, {}),
+    ],
+)
+def test_the_key_of_a_letter_is_there_or_an_erasure_destroyed_it(
+    known: dict[UUID | None, int], missing: int, granted: dict[tuple[str, str, str], int]
+) -> None:
+    findings = Findings()
+    row = IntakeRow(0, 5, 0, 3, 0, 2, 0, restored=False, stored_at=NOW)
+
+    _check_keys(STATE, row, known, {ERASURE}.__contains__, findings)
+
+    assert findings.count(Kind.MISSING, Store.DEAD_LETTERS) == missing
+    assert dict(findings.granted) == granted

@@ -61,7 +61,7 @@ class KafkaBrokers:
             publisher.publish(
                 REDACTIONS_TOPIC,
                 key=str(command.request_id).encode(),
-                value=encode_command(command),
+                value=encode_command(command, self._provider.mac),
             )
 
     def commands(self) -> Iterable[RedactionCommand]:
@@ -69,7 +69,7 @@ class KafkaBrokers:
         found: dict[UUID, RedactionCommand] = {}
         for message in read_topic(self._settings, REDACTIONS_TOPIC):
             try:
-                command = decode_command(message.value())
+                command = decode_command(message.value(), self._provider.mac)
             except ValueError as error:
                 say(f"{REDACTIONS_TOPIC}:0:{message.offset()} is skipped: {error}")
                 continue
