@@ -139,12 +139,17 @@ class Removing:
     async def verify(self, **options: Any) -> Progress:
         return await self.trail.verify(**{"keys": self.keys.living(), **options})
 
-    async def redact(self, leaf: int, path: str) -> UUID:
+    async def order(self, leaf: int, path: str) -> UUID:
+        """A redaction of one value, ordered."""
         redaction = Redaction(self.keeping)
         event_id = UUID(self.trail.event_id(leaf))
         plan = await redaction.plan_event(event_id, FieldRule(fields=(path,)))
         [request] = await redaction.order(plan, reason="a test")
-        assert (await redaction.carry_out(request)).state == "done"
+        return request
+
+    async def redact(self, leaf: int, path: str) -> UUID:
+        request = await self.order(leaf, path)
+        assert (await Redaction(self.keeping).carry_out(request)).state == "done"
         return request
 
     async def expire(self, month: str, policies: Mapping[tuple[str, str], int]) -> UUID:

@@ -88,9 +88,9 @@ def send(settings: Settings, ids: Mapping[str, int], *events: dict[str, Any]) ->
 def followed(settings: Settings, events: list[UUID]) -> bool:
     with connect(settings) as connection:
         row = connection.execute(
-            "SELECT count(*) FROM leaves WHERE event_id = ANY (%s) AND leaf_index < least("
-            " (SELECT next_leaf FROM follower_position f WHERE f.log_id = leaves.log_id AND follower = 'index'),"
-            " (SELECT next_leaf FROM follower_position f WHERE f.log_id = leaves.log_id AND follower = 'archive'))",
+            "SELECT count(*) FROM leaves WHERE event_id = ANY (%s) AND 2 = (SELECT count(*)"
+            " FROM follower_position f WHERE f.log_id = leaves.log_id AND next_leaf > leaf_index"
+            " AND follower IN ('index', 'archive'))",
             [events],
         ).fetchone()
     return bool(row and row[0] == len(events))

@@ -22,6 +22,7 @@ from tests.acceptance.keeping_support import (
     send,
     with_tools,
 )
+from tests.acceptance.records import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -51,7 +52,7 @@ def test_a_card_number_is_cut_from_every_store_and_the_proof_stays(
     assert CARD not in json.dumps(after.document)
     assert "Bonn" in json.dumps(after.document)
     assert CARD in json.dumps(look(settings, other).document)
-    assert compare_stores(settings).equal
+    wait_until(lambda: compare_stores(settings).equal, 30)
 
 
 def test_the_trail_says_by_whose_order_before_anything_is_cut(
@@ -197,7 +198,7 @@ def test_a_policy_cuts_what_is_old_enough_and_nothing_younger(
     assert old.events >= 1
     assert again.events == 0
     assert "changes.0.old" not in look(settings, event).opened
-    assert compare_stores(settings).equal
+    wait_until(lambda: compare_stores(settings).equal, 30)
 
 
 def s3_held(settings: Settings, event: UUID) -> bool:

@@ -10,14 +10,17 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
+from pipeline.compliance.trail_reader import TrailReader
+from pipeline.db.connection import Connection
 from pipeline.domain.erasure import State
 from pipeline.domain.errors import AuditTrailError, ConfigurationError
 from pipeline.domain.escrow import EscrowEntry
+from pipeline.domain.logs import LogName
 from sinks.base import ReusedIds, StaleKeys
 from sinks.erasure_store import ErasureStore
 from sinks.leases import PostgresLeases
 from sinks.ledger import PostgresLedger
-from sinks.subject_store import SubjectStore
+from sinks.subject_store import DeadLetterKey, SubjectStore
 from tests.ledger_support import (
     OCCURRED_AT_US,
     Database,
@@ -289,9 +292,11 @@ async def test_a_database_that_was_lost_learns_whose_keys_are_gone_and_nobody_el
         id_types=["user_id"],
         subject_hashes=[HASH],
         subject_refs=(gone, alive, gone),
+        raw_key_hashes=[b"k" * 32],
         erased_at=datetime.now(UTC),
     )
 
+    assert (await erasures.get(request)).raw_key_hashes == [b"k" * 32]
     known = (await erasures.get(request)).subject_refs
     assert gone in known
     assert alive not in known
@@ -307,10 +312,37 @@ async def test_after_a_restore_it_is_applied_again_and_a_key_made_since_stays(
 
     facts = {
         "tenant": "acme", "id_types": ["user_id"], "subject_hashes": [HASH], "subject_refs": (),
-        "erased_at": at,
+        "raw_key_hashes": (), "erased_at": at,
     }  # fmt: skip
     assert await erasures.reapply(request, **facts)  # type: ignore[arg-type]
     assert not await erasures.reapply(request, **facts)  # type: ignore[arg-type]
 
     refs = [UUID(bytes=entry.subject_ref) for entry in (old, back)]
     assert [row.subject_ref for row in await subjects.keys_by_ref(refs)] == refs[1:]
+
+
+async def test_a_letter_that_was_destroyed_stays_known_and_never_gets_a_key_again(
+    erasures: ErasureStore, subjects: SubjectStore, database: Database
+) -> None:
+    name = LogName("audit.raw.authentication", 0, 1)
+    letters = [
+        DeadLetterKey(name.topic, 0, offset, 1, bytes([offset]) * 60, "too_large", raw_key)
+        for offset, raw_key in enumerate([b"k" * 32, b"o" * 32, None])
+    ]
+    await subjects.dead_letter_keys(letters)
+    request = await a_request(erasures)
+
+    for _ in range(2):  # a crash before it was noted
+        named = [letters[0].position, letters[2].position]
+        assert await erasures.destroy_letters(request, [b"k" * 32], named) == 2
+
+    assert await subjects.dead_letter_keys(letters) == {letters[1].position: b"\x01" * 60}
+    connection = Connection(database.urls["auditor"], name="test")
+    reader = TrailReader(connection)
+    assert await reader.letter_keys(name, [(0, 2), (2, 9)]) == {
+        0: {None: 1, request: 1},
+        2: {request: 1},
+    }
+    await connection.close()
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        database.run("redactor", "DELETE FROM dead_letter_key")

@@ -9,7 +9,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from pipeline.compliance.redaction import Redaction
 from pipeline.domain.records import SealedBlob
+from pipeline.keys.seal import open_blob
 from sinks.archive_format import ObjectInfo, blobs_key
 from sinks.archive_reader import read_blobs
 from sinks.index_rewrite import Place
@@ -111,6 +113,32 @@ async def test_blobs_that_were_read_before_a_redaction_do_not_come_back_into_the
     )
     [blob] = read_blobs(ObjectInfo.from_metadata(stored.metadata), stored)[LEAF]
     assert (asked, blob.ciphertext) == (2, row[0])
+    assert found(await made.verify()) == []
+
+
+async def test_two_requests_that_cut_the_same_blob_at_once_both_take_effect(made: Removing) -> None:
+    """Each read the blob before the other wrote."""
+    request = await made.order(LEAF, "labels")
+    events = made.keeping.candidates.events
+    asked = 0
+
+    async def late(log: Any, indexes: Sequence[int]) -> AsyncIterator[Any]:
+        nonlocal asked
+        async for found in events(log, indexes):
+            yield found
+        asked += 1
+        if asked == 1:
+            made.keeping.candidates.events = events  # type: ignore[method-assign]
+            await made.redact(LEAF, PATH)
+
+    made.keeping.candidates.events = late  # type: ignore[method-assign]
+    assert (await Redaction(made.keeping).carry_out(request)).state == "done"
+
+    _name, [(_leaf, event)] = await made.tools.ledger.read_some(made.trail.head.log_id, [LEAF])
+    opened = open_blob(KEY, event.event_id, event.blobs[0])
+    assert PATH not in opened
+    assert not [path for path in opened if path.startswith("labels")]
+    assert opened
     assert found(await made.verify()) == []
 
 

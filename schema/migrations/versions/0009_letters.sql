@@ -6,9 +6,9 @@ ALTER TABLE dead_letter_key ADD CONSTRAINT dead_letter_key_destroyed
 CREATE INDEX dead_letter_key_destroyed_by ON dead_letter_key (destroyed_by)
     WHERE destroyed_by IS NOT NULL;
 REVOKE DELETE ON dead_letter_key FROM audit_redactor;
+GRANT SELECT (destroyed_by) ON dead_letter_key TO audit_auditor;
 GRANT SELECT (destroyed_by), UPDATE (wrapped_key, raw_key_hash, destroyed_by)
     ON dead_letter_key TO audit_redactor;
-GRANT SELECT (destroyed_by) ON dead_letter_key TO audit_auditor;
 COMMENT ON TABLE dead_letter_key IS
     'Keys of dead letters, by the position of the record. Without its key a letter is unreadable.';
 COMMENT ON COLUMN dead_letter_key.wrapped_key IS
