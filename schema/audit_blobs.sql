@@ -62,6 +62,7 @@ COMMENT ON COLUMN audit_blobs.ciphertext IS
 CREATE OR REPLACE FUNCTION refuse_held_blob() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $body$
 BEGIN
+    PERFORM pg_advisory_xact_lock_shared(hashtext('audit.holds'));  -- see order_hold()
     IF to_regclass('public.legal_hold') IS NOT NULL
        AND EXISTS (SELECT FROM legal_hold WHERE released_at IS NULL)
        AND EXISTS (SELECT FROM held_leaves(OLD.log_id, OLD.leaf_index, OLD.leaf_index + 1)) THEN

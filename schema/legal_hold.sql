@@ -188,4 +188,21 @@ GRANT EXECUTE ON FUNCTION holds_on_month(timestamptz) TO audit_redactor, audit_a
 COMMENT ON FUNCTION holds_on_month(timestamptz) IS
     'The holds on any event of the month that begins at a time. A hold may come more than once.';
 
+CREATE OR REPLACE FUNCTION order_hold() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $body$
+BEGIN
+    -- What removes takes the lock shared before it looks for holds: it either sees this one or is done.
+    PERFORM pg_advisory_xact_lock(hashtext('audit.holds'));
+    RETURN NULL;
+END
+$body$;
+ALTER FUNCTION order_hold() OWNER TO audit_owner;
+REVOKE ALL ON FUNCTION order_hold() FROM PUBLIC;
+COMMENT ON FUNCTION order_hold() IS
+    'Trigger of legal_hold: a hold waits for removals that are under way, and comes before those that follow.';
+
+CREATE OR REPLACE TRIGGER legal_hold_order
+    BEFORE INSERT ON legal_hold
+    FOR EACH STATEMENT EXECUTE FUNCTION order_hold();
+
 COMMIT;

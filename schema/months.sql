@@ -198,6 +198,7 @@ BEGIN
         RAISE EXCEPTION '% logs are not archived as far as the order goes', counted
             USING ERRCODE = 'object_in_use';
     END IF;
+    PERFORM pg_advisory_xact_lock_shared(hashtext('audit.holds'));  -- see order_hold()
     IF EXISTS (SELECT FROM holds_on_month(month_start)) THEN
         RAISE EXCEPTION 'the month is under a legal hold' USING ERRCODE = 'object_in_use';
     END IF;

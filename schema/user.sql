@@ -281,6 +281,7 @@ COMMENT ON FUNCTION subjects_by_hash(bytea[]) IS
 CREATE OR REPLACE FUNCTION refuse_held_key() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $body$
 BEGIN
+    PERFORM pg_advisory_xact_lock_shared(hashtext('audit.holds'));  -- see order_hold()
     IF to_regclass('public.legal_hold') IS NOT NULL
        AND EXISTS (SELECT FROM legal_hold WHERE released_at IS NULL)
        AND EXISTS (SELECT FROM holds_on_subjects(ARRAY[OLD.subject_hash])) THEN

@@ -29,10 +29,6 @@ class BlobOpener:
         await self.open_some(leaves.name, list(enumerate(leaves.events, leaves.first_leaf)))
         return leaves
 
-    def forget(self) -> None:
-        """Ask for every key again, from now on: one may have been destroyed."""
-        self._keys.forget()
-
     async def open_some(self, name: LogName, leaves: Sequence[tuple[int, SealedEvent]]) -> None:
         """Leaves here and there, each with its index; raises as a call does."""
         refs = {UUID(bytes=blob.subject_ref) for _leaf, event in leaves for blob in event.blobs}

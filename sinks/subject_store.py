@@ -41,6 +41,7 @@ _TENANTS = "SELECT tenant, wrapped_key FROM tenants"
 _TENANT_ROWS = """
 SELECT tenant, name, retention_days, created_at FROM tenants ORDER BY tenant
 """
+_EPOCH_OF_ERASURES = "SELECT epoch FROM erasure_state"
 _CREATE_TENANT = """
 INSERT INTO tenants (tenant, name, wrapped_key, retention_days) VALUES (%s, %s, %s, %s)
 ON CONFLICT DO NOTHING
@@ -214,6 +215,11 @@ class SubjectStore:
         async with self._connection.session() as connection:
             cursor = await connection.execute(_TENANT_ROWS)
             return [Tenant(*row) for row in await cursor.fetchall()]
+
+    async def erasure_epoch(self) -> int:
+        """How many erasures there were. Raises ``Unavailable``."""
+        rows = await self._connection.all(_EPOCH_OF_ERASURES)
+        return int(rows[0][0]) if rows else 0
 
     async def create_tenant(
         self, tenant: str, *, name: str, wrapped_key: bytes, retention_days: int | None = None

@@ -63,9 +63,6 @@ class Keys:
         there = {row[0] for row in self._trail.database.run("admin", statement)}
         return {UUID(bytes=key.ref): key for key in SUBJECTS if UUID(bytes=key.ref) in there}
 
-    def forget(self) -> None:
-        """Nothing is remembered."""
-
     async def by_ref(self, refs: Iterable[UUID]) -> Mapping[UUID, SubjectKey]:
         living = await asyncio.to_thread(self.living)
         return {ref: living[ref] for ref in refs if ref in living}

@@ -117,7 +117,6 @@ def _pages(leaves: Mapping[int, Sequence[int]]) -> Iterator[dict[int, list[int]]
 
 async def _read_places(tools: Tools, page: Mapping[int, Sequence[int]]) -> list[Place]:
     """The events of a page as ledger and keys have them now."""
-    tools.opener.forget()
     places: list[Place] = []
     for log_id, indexes in page.items():
         name, leaves = await tools.ledger.read_some(log_id, indexes)

@@ -139,7 +139,6 @@ class Keeping:
         opener = BlobOpener(self.keys)
 
         async def read() -> list[Place]:
-            opener.forget()
             found = [one async for one in self.candidates.events(log, indexes)]
             await opener.open_some(log.name, found)
             return [Place(str(log.name), leaf, event) for leaf, event in found]

@@ -133,7 +133,9 @@ class SubjectKeys:
     whatever it does not know the database does.
 
     An erasure is applied on the event loop, without an await: no key of an erased subject is in memory
-    once ``erase`` has returned, nor is one that was on its way from the database then kept.
+    once ``erase`` has returned, nor is one that was on its way from the database then kept. Who holds no
+    lease, and so is not told, gives ``epoch_of``: it says how many erasures there were, is asked whenever
+    keys are, and drops what is cached when there were more.
     """
 
     def __init__(
@@ -146,6 +148,7 @@ class SubjectKeys:
         on_created: Callable[[int], None] = lambda _: None,
         ring: KeyRing | None = None,
         tombstone_of: TombstoneOf = lambda _hash: None,
+        epoch_of: Callable[[], Awaitable[int]] | None = None,
     ) -> None:
         self._provider = provider
         self._store = store
@@ -155,6 +158,8 @@ class SubjectKeys:
         self.ring = ring
         self._tenant_ciphers: dict[str, AESGCM] = {}
         self._tombstone_of = tombstone_of
+        self._epoch_of = epoch_of
+        self._epoch = -1
         self._erasures = 0  # how often keys were dropped
         self._by_subject: OrderedDict[Subject, SubjectKey] = OrderedDict()
         self._subject_of: dict[bytes, Subject] = {}  # by the ref of its cached key
@@ -236,6 +241,9 @@ class SubjectKeys:
             Unavailable: The database does not answer; ask again later.
         """
         wanted = set(refs)
+        if self._epoch_of is not None and (epoch := await self._epoch_of()) != self._epoch:
+            self._epoch = epoch
+            self.forget()
         while True:
             erasures = self._erasures
             found = {ref: key for ref in wanted if (key := self._by_ref.get(ref)) is not None}

@@ -124,8 +124,8 @@ async def test_two_requests_that_cut_the_same_blob_at_once_both_take_effect(made
 
     async def late(log: Any, indexes: Sequence[int]) -> AsyncIterator[Any]:
         nonlocal asked
-        async for found in events(log, indexes):
-            yield found
+        async for one in events(log, indexes):
+            yield one
         asked += 1
         if asked == 1:
             made.keeping.candidates.events = events  # type: ignore[method-assign]

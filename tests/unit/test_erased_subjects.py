@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from uuid import UUID, uuid4
 
@@ -33,13 +33,21 @@ HASH = PROVIDER.mac(subject_message(PERSON))
 
 
 def keys_over(
-    store: Store, tombstone_of: Callable[[bytes], int | None] = lambda _: None
+    store: Store,
+    tombstone_of: Callable[[bytes], int | None] = lambda _: None,
+    epoch_of: Callable[[], Awaitable[int]] | None = None,
 ) -> SubjectKeys:
     async def journal(_entries: Sequence[EscrowEntry]) -> None: ...
 
     ring = native.KeyRing() if native else None
     keys = SubjectKeys(
-        PROVIDER, store, journal, cache_size=100, ring=ring, tombstone_of=tombstone_of
+        PROVIDER,
+        store,
+        journal,
+        cache_size=100,
+        ring=ring,
+        tombstone_of=tombstone_of,
+        epoch_of=epoch_of,
     )
     keys.know_tenants({t: PROVIDER.wrap(bytes(32), b"tenant:" + t.encode()) for t in TENANTS})
     return keys
@@ -99,6 +107,25 @@ def test_a_key_that_was_on_its_way_when_it_was_erased_is_asked_for_again(how: st
     else:
         assert resolve(keys) is None
     assert keys.known([(PERSON, {})]) is None
+
+
+def test_who_holds_no_lease_asks_whether_somebody_was_erased() -> None:
+    store, epoch = Store(), [1]
+
+    async def epoch_of() -> int:
+        return epoch[0]
+
+    keys = keys_over(store, epoch_of=epoch_of)
+    key = resolve(keys)
+    assert key is not None
+    ref = UUID(bytes=key.ref)
+    assert asyncio.run(keys.by_ref([ref])) != {}
+    store.rows.clear()
+    assert asyncio.run(keys.by_ref([ref])) != {}  # in memory
+
+    epoch[0] = 2
+
+    assert asyncio.run(keys.by_ref([ref])) == {}
 
 
 def test_a_tombstone_spares_the_database_the_question() -> None:

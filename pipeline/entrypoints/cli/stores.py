@@ -107,12 +107,18 @@ def archive_reader(settings: Settings, objects: S3) -> ArchiveReader:
 
 
 def opening_keys(settings: Settings, provider: KeyProvider, store: SubjectStore) -> SubjectKeys:
-    """The subjects' keys for who only opens with them. To ask for one that must first be made
+    """The subjects' keys for who only opens with them, those that are there when they are asked for. To ask for one that must first be made
     (``SubjectKeys.resolve``) is a bug here: ``RuntimeError``.
     """
     from pipeline.keys.subjects import SubjectKeys
 
-    return SubjectKeys(provider, store, _makes_none, cache_size=settings.subject_cache_size)
+    return SubjectKeys(
+        provider,
+        store,
+        _makes_none,
+        cache_size=settings.subject_cache_size,
+        epoch_of=store.erasure_epoch,
+    )
 
 
 async def _makes_none(_entries: object) -> None:
