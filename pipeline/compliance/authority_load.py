@@ -12,7 +12,15 @@ from uuid import UUID
 from pipeline.compliance.authority_reader import AuthorityReader, ErasureRow
 from pipeline.compliance.findings import Finding, Kind, Store
 from pipeline.compliance.grants import Expired, Grants, expired
-from pipeline.domain.erasure import ACTION_DONE, LEAVES, OPERATION, SUBJECTS, subjects_digest
+from pipeline.domain.erasure import (
+    ACTION_DONE,
+    LEAVES,
+    OPERATION,
+    REFS,
+    SUBJECTS,
+    refs_digest,
+    subjects_digest,
+)
 from pipeline.domain.logs import SYSTEM_FAMILY, SYSTEM_TOPIC
 from pipeline.domain.orders import EXPIRY, REDACTION, Order, decode_order
 from sinks.archive_listing import KeyVersions
@@ -146,7 +154,10 @@ def _is_of_erasure(event: Mapping[str, Any], row: ErasureRow) -> bool:
     said = [event["family"], *(clear.get(name) for name in ("operation", "action", "ticket"))]
     meant = [SYSTEM_FAMILY, OPERATION, ACTION_DONE, str(row.request_id)]
     subjects = {subjects_digest(row.subject_hashes).hex()}
-    return said == meant and _resource(clear, SUBJECTS) == subjects
+    refs = {refs_digest(row.subject_refs).hex()}
+    return (
+        said == meant and _resource(clear, SUBJECTS) == subjects and _resource(clear, REFS) == refs
+    )
 
 
 def _resource(clear: Mapping[str, Any], kind: str) -> set[Any]:

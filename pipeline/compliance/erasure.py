@@ -31,12 +31,14 @@ from pipeline.domain.erasure import (
     FIRST_RUN,
     LEAVES,
     OPERATION,
+    REFS,
     SUBJECTS,
     LeafPlace,
     RedactionCommand,
     State,
     Step,
     first_open,
+    refs_digest,
     subjects_digest,
 )
 from pipeline.domain.errors import AuditTrailError, Unavailable
@@ -140,6 +142,7 @@ class Erasure:
                 "root": root.hex(),
                 "leaves": count,
                 "occurred_at": time.time_ns() // 1000,
+                "refs": refs_digest(request.subject_refs).hex() if action == ACTION_DONE else None,
             }
             await self._store.note(self._id, f"draft {action}", draft)
         event_id = UUID(draft["event_id"])
@@ -233,6 +236,7 @@ def _event(request: Request, action: str, draft: Mapping[str, Any]) -> dict[str,
     """Who approved is its actor; of the person it says nothing."""
     resource = {"tenant": request.tenant, "name": None, "path": None}
     root = f"{draft['root']}/{draft['leaves']}"
+    refs = [{**resource, "type": REFS, "id": draft["refs"]}] if draft["refs"] else []
     return {
         "event_id": draft["event_id"],
         "occurred_at": draft["occurred_at"],
@@ -257,6 +261,7 @@ def _event(request: Request, action: str, draft: Mapping[str, Any]) -> dict[str,
         "resources": [
             {**resource, "type": SUBJECTS, "id": subjects_digest(request.subject_hashes).hex()},
             {**resource, "type": LEAVES, "id": root},
+            *refs,
         ],
     }
 

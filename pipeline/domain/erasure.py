@@ -20,6 +20,7 @@ ACTION_DONE: Final = "subject.erased"
 # Kinds of the resources that the trail's own event about a request names.
 SUBJECTS: Final = "erasure-subjects"
 LEAVES: Final = "erasure-leaves"
+REFS: Final = "erasure-refs"  # of the second event alone
 
 
 class State(StrEnum):
@@ -90,6 +91,14 @@ def subjects_digest(hashes: Iterable[bytes]) -> bytes:
     So that a command cannot name other people under a request that the trail has a leaf of.
     """
     return sha256(b"".join(sorted(hashes))).digest()
+
+
+def refs_digest(refs: Iterable[UUID]) -> bytes:
+    """What the second leaf says of whose keys are gone: SHA-256 of the subjects' references, sorted.
+
+    So that nobody adds another person to a request that affects leaves which both of them are in.
+    """
+    return sha256(b"".join(sorted({ref.bytes for ref in refs}))).digest()
 
 
 def first_open(done: Iterable[str], steps: Sequence[Step] = tuple(Step)) -> Step | None:

@@ -98,6 +98,10 @@ async def test_a_leaf_that_was_added_to_an_erasure(made: Removing) -> None:
         ("UPDATE redaction_request SET steps = steps - 'draft subject.erased'", Kind.MISSING),
         ("UPDATE redaction_request SET subject_hashes = ARRAY[sha256('x')]", Kind.INCONSISTENT),
         (
+            "UPDATE redaction_request SET subject_refs = subject_refs || gen_random_uuid()",
+            Kind.INCONSISTENT,
+        ),
+        (
             """UPDATE redaction_request SET steps = jsonb_set(steps, '{draft subject.erased,event_id}',
             steps #> '{draft subject.erase,event_id}')""",
             Kind.INCONSISTENT,

@@ -16,7 +16,7 @@ from pipeline.compliance.authority import Authorities
 from pipeline.compliance.authority_reader import AuthorityReader, ErasureRow
 from pipeline.compliance.findings import Kind, Store
 from pipeline.compliance.grants import Expired, Grants
-from pipeline.domain.erasure import subjects_digest
+from pipeline.domain.erasure import refs_digest, subjects_digest
 from pipeline.domain.orders import EXPIRY, REDACTION, Expiry, Order
 from sinks.archive_listing import KeyVersions
 
@@ -63,6 +63,8 @@ def leaf_of_erasure(**changes: Any) -> dict[str, Any]:
         "resources.0.id": subjects_digest(ERASURE.subject_hashes).hex(),
         "resources.1.type": "erasure-leaves",
         "resources.1.id": f"{ROOT.hex()}/2",
+        "resources.2.type": "erasure-refs",
+        "resources.2.id": refs_digest(ERASURE.subject_refs).hex(),
     }
     return {"family": "system", "clear": clear | changes}
 
