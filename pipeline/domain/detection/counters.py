@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from pipeline.domain.detection import windows
 from pipeline.domain.detection.alerts import Alert, alert_id
 from pipeline.domain.detection.kinds import FIND, Finding, due
 from pipeline.domain.detection.rows import Row, kept_buckets
-from pipeline.domain.detection.rules import TIMED, Kind, Rule
+from pipeline.domain.detection.rules import TIMED, WINDOWED, Kind, Rule
 from pipeline.domain.detection.signals import Key, Signal
 from pipeline.domain.errors import AuditTrailError
 
@@ -50,7 +51,7 @@ def apply(rule: Rule, row: Row, signal: Signal) -> list[Alert]:
         else:
             row.cells[bucket] = cell.copy()
     row.newest_us = max(row.newest_us, *(cell.last_us for cell in new.values()))
-    alerts = _alerts(rule, row, signal.key, FIND[rule.kind](rule, row, new))
+    alerts = _alerts(rule, row, signal.key, FIND[rule.kind](rule, row, new, signal.tenant))
     newest = max(row.cells)
     for bucket in [bucket for bucket in row.cells if bucket < newest - keep]:
         del row.cells[bucket]
@@ -77,9 +78,11 @@ def _alerts(rule: Rule, row: Row, key: Key, findings: Iterable[Finding]) -> list
     for finding in findings:
         if not rule.holds(tenant, finding.values):
             continue
-        if row.alerted_us is not None and abs(finding.end_us - row.alerted_us) < rule.dedup_us:
+        # Windows by their bucket, so that dedup is the same however far into it one was looked at.
+        at_us = finding.bucket * rule.bucket_us if rule.kind in WINDOWED else finding.end_us
+        if row.alerted_us is not None and abs(at_us - row.alerted_us) < rule.dedup_us:
             continue
-        row.alerted_us = finding.end_us
+        row.alerted_us = at_us
         made.append(
             Alert(
                 alert_id=alert_id(rule.name, tenant, group, finding.bucket),
@@ -90,7 +93,7 @@ def _alerts(rule: Rule, row: Row, key: Key, findings: Iterable[Finding]) -> list
                 window_start_us=finding.start_us,
                 window_end_us=finding.end_us,
                 values=dict(finding.values),
-                first_event_ids=finding.ids,
+                first_event_ids=windows.first_ids(finding.cells),
                 runbook=rule.runbook,
             )
         )
@@ -104,6 +107,7 @@ class Counters:
     rules: Sequence[Rule]
     rows: dict[Key, Row] = field(default_factory=dict)
     _by_name: dict[str, Rule] = field(init=False)
+    _timed: list[tuple[Rule, Row, Key]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._by_name = {rule.name: rule for rule in self.rules}
@@ -116,13 +120,13 @@ class Counters:
         for signal in signals:
             rule = self._by_name.get(signal.rule)
             if rule is not None:
-                yield from apply(rule, self.rows.setdefault(signal.key, Row()), signal)
+                row = self.rows.get(signal.key)
+                if row is None:
+                    row = self.rows[signal.key] = Row()
+                    if rule.kind in TIMED:
+                        self._timed.append((rule, row, signal.key))
+                yield from apply(rule, row, signal)
 
     def tick(self, now_us: int) -> list[Alert]:
         """What is due at a time."""
-        return [
-            alert
-            for key, row in self.rows.items()
-            if (rule := self._by_name[key[0]]).kind in TIMED
-            for alert in tick(rule, row, key, now_us)
-        ]
+        return [alert for rule, row, key in self._timed for alert in tick(rule, row, key, now_us)]

@@ -6,7 +6,7 @@ history is cut.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import asin, cos, radians, sin, sqrt
@@ -23,6 +23,9 @@ VALUES_KEPT: Final = 64  # of FIRST_SEEN
 HISTORY_KEPT: Final = 168  # buckets of BASELINE that had events
 _EARTH_KM: Final = 6_371
 _FORGET_HOURS: Final = 180 * 24
+NIGHT: Final = range(2, 6)  # UTC; Panther's
+KNOWN_EVENTS: Final = 10
+_PART_OF_WEEK: Final = {"d": 5 / 7, "w": 2 / 7}
 _WEEKEND_FROM: Final = 5  # Monday is 0
 _EPOCH_WEEKDAY: Final = 3  # 1970-01-01 was a Thursday
 _MAD_TO_SIGMA: Final = 1.4826
@@ -36,13 +39,13 @@ class Finding:
     end_us: int
     bucket: int
     values: Mapping[str, float]
-    ids: tuple[str, ...]
+    cells: Sequence[Cell] = ()  # where the ids of the first events are
 
 
-Find = Callable[[Rule, Row, Mapping[int, Cell]], Iterator[Finding]]
+Find = Callable[[Rule, Row, Mapping[int, Cell], str], Iterator[Finding]]
 
 
-def _windowed(rule: Rule, row: Row, new: Mapping[int, Cell]) -> Iterator[Finding]:
+def _windowed(rule: Rule, row: Row, new: Mapping[int, Cell], tenant: str) -> Iterator[Finding]:
     ends = {end for bucket in new for end in range(bucket, bucket + BUCKETS + 1)}
     for end in sorted(ends & row.cells.keys()):
         cells = windows.window(row.cells, end)
@@ -50,17 +53,17 @@ def _windowed(rule: Rule, row: Row, new: Mapping[int, Cell]) -> Iterator[Finding
         if rule.kind is Kind.TEMPORAL_ORDERED:
             for at_us, values in windows.ordered(rule, cells):
                 if at_us // rule.bucket_us == end:
-                    yield Finding(start_us, at_us, end, values, windows.first_ids(cells))
+                    yield Finding(start_us, at_us, end, values, cells)
         else:
-            values = windows.values(rule, cells)
-            yield Finding(start_us, end_us, end, values, windows.first_ids(cells))
+            values = windows.values(rule, tenant, cells)
+            yield Finding(start_us, end_us, end, values, cells)
 
 
-def _travel(rule: Rule, row: Row, new: Mapping[int, Cell]) -> Iterator[Finding]:
+def _travel(rule: Rule, row: Row, new: Mapping[int, Cell], _tenant: str) -> Iterator[Finding]:
     known = [tuple(point) for point in row.memory.get("points", [])]
     fresh = {point for cell in new.values() for point in cell.points}
     points = sorted({*known, *fresh})
-    ids = windows.first_ids([new[bucket] for bucket in sorted(new)])
+    seen = [new[bucket] for bucket in sorted(new)]
     for before, after in pairwise(points):
         is_new = before in fresh or after in fresh
         lasting_us = max(after[0] - before[0], 1)
@@ -68,7 +71,7 @@ def _travel(rule: Rule, row: Row, new: Mapping[int, Cell]) -> Iterator[Finding]:
             continue
         km = distance_km(before[1:3], after[1:3])
         values = {"distance-km": km, "speed-km-h": km / (lasting_us / HOUR_US)}
-        yield Finding(before[0], after[0], after[0] // rule.bucket_us, values, ids)
+        yield Finding(before[0], after[0], after[0] // rule.bucket_us, values, seen)
     row.memory["points"] = [list(point) for point in points[-POINTS_KEPT:]]
 
 
@@ -81,7 +84,7 @@ def distance_km(one: tuple[int, ...], other: tuple[int, ...]) -> float:
     return 2 * _EARTH_KM * asin(sqrt(half))
 
 
-def _first_seen(rule: Rule, row: Row, new: Mapping[int, Cell]) -> Iterator[Finding]:
+def _first_seen(rule: Rule, row: Row, new: Mapping[int, Cell], _tenant: str) -> Iterator[Finding]:
     seen: dict[str, int] = row.memory.setdefault("seen", {})
     since_us: int = row.memory.setdefault("since", min(cell.first_us for cell in new.values()))
     place = rule.slots.index((EVERY, rule.field))
@@ -93,51 +96,50 @@ def _first_seen(rule: Rule, row: Row, new: Mapping[int, Cell]) -> Iterator[Findi
             is_new = last_us is None or cell.first_us - last_us > rule.timespan_us
             if is_new and known_us >= rule.learn_us:
                 values = {"known-days": known_us / DAY_US}
-                ids = windows.first_ids([cell])
-                yield Finding(cell.first_us, cell.last_us, bucket, values, ids)
+                yield Finding(cell.first_us, cell.last_us, bucket, values, [cell])
             seen[str(value)] = max(cell.last_us, last_us or 0)
     if len(seen) > VALUES_KEPT:
         for old in sorted(seen, key=lambda one: seen[one])[: len(seen) - VALUES_KEPT]:
             del seen[old]
 
 
-def _dormant(_rule: Rule, row: Row, new: Mapping[int, Cell]) -> Iterator[Finding]:
+def _dormant(_rule: Rule, row: Row, new: Mapping[int, Cell], _tenant: str) -> Iterator[Finding]:
     for bucket in sorted(new):
         cell, last_us = new[bucket], row.memory.get("last")
         if last_us is not None:
             values = {"idle-days": (cell.first_us - last_us) / DAY_US}
-            yield Finding(last_us, cell.first_us, bucket, values, windows.first_ids([cell]))
+            yield Finding(last_us, cell.first_us, bucket, values, [cell])
         row.memory["last"] = max(cell.last_us, last_us or 0)
 
 
-def _hours(rule: Rule, row: Row, new: Mapping[int, Cell]) -> Iterator[Finding]:
-    """An hour of the day, on working days or at the weekend, in which somebody usually does less."""
+def _hours(rule: Rule, row: Row, new: Mapping[int, Cell], _tenant: str) -> Iterator[Finding]:
+    """An hour of the day, on working days or at the weekend, in which somebody usually does less. As long
+    as little is known of somebody, the night is unusual and the day is not.
+    """
     slots: dict[str, int] = row.memory.setdefault("slots", {})
     since: int = row.memory.setdefault("since", min(new))
     for bucket in sorted(new):
         slot = hour_slot(bucket)
-        known = (bucket - since) * HOUR_US
-        # What the current hour has is not what is usual: it is taken out again.
         added = sum(new[bucket].counts)
         cell = row.cells.get(bucket, new[bucket])
         here = sum(cell.counts)
-        usual = slots.get(slot, 0) - (here - added)
-        total = sum(slots.values()) - (here - added)
-        if known >= rule.learn_us and total:
-            part = [name for name in slots if name[0] == slot[0]]
-            mean = max(sum([slots[name] for name in part]) / 24, 1 / 24)
-            days = known / DAY_US * (5 / 7 if slot[0] == "d" else 2 / 7)
-            values = {
-                "events": here,
-                "times-usual": here / max(usual / days, 0.5),
-                "share-of-usual": usual / mean,
-                "known-events": total,
-            }
-            yield Finding(cell.first_us, cell.last_us, bucket, values, windows.first_ids([cell]))
+        # What the current hour has is not what is usual: it is taken out again.
+        before = {**slots, slot: slots.get(slot, 0) - (here - added)}
+        known_us = (bucket - since) * HOUR_US
+        if known_us >= rule.learn_us and sum(before.values()) >= KNOWN_EVENTS:
+            # An hour with its neighbours; a single event there is no habit.
+            near = [before.get(hour_slot(bucket + one), 0) for one in (-1, 0, 1)]
+            usual = max(sum(near) - 1, 0) / 3
+            same = sum([count for name, count in before.items() if name[0] == slot[0]])
+            days = known_us / DAY_US * _PART_OF_WEEK[slot[0]]
+            share, times = usual / max(same / 24, 1 / 24), here / max(usual / days, 0.5)
+        else:
+            share, times = float(bucket % 24 not in NIGHT), here / 0.5
+        values = {"events": here, "times-usual": times, "share-of-usual": share}
+        yield Finding(cell.first_us, cell.last_us, bucket, values, [cell])
         slots[slot] = slots.get(slot, 0) + added
-    if (
-        newest := max(new)
-    ) - since > _FORGET_HOURS:  # what is usual fades: half of it every 90 days
+    newest = max(new)
+    if newest - since > _FORGET_HOURS:  # what is usual fades: half of it every 90 days
         row.memory["slots"] = {name: (count + 1) // 2 for name, count in slots.items()}
         row.memory["since"] = (since + newest) // 2
 
@@ -148,7 +150,7 @@ def hour_slot(hour: int) -> str:
     return f"{'w' if is_weekend else 'd'}{hour % 24}"
 
 
-def _baseline(rule: Rule, row: Row, new: Mapping[int, Cell]) -> Iterator[Finding]:
+def _baseline(rule: Rule, row: Row, new: Mapping[int, Cell], _tenant: str) -> Iterator[Finding]:
     """Against the median of earlier buckets, in robust standard deviations (median absolute deviation)."""
     history: dict[str, int] = row.memory.setdefault("history", {})
     for bucket in sorted(new):
@@ -165,19 +167,19 @@ def _baseline(rule: Rule, row: Row, new: Mapping[int, Cell]) -> Iterator[Finding
                 "history-buckets": len(before),
             }
             whole = row.cells.get(bucket, cell)
-            yield Finding(whole.first_us, whole.last_us, bucket, values, windows.first_ids([whole]))
+            yield Finding(whole.first_us, whole.last_us, bucket, values, [whole])
     for old in sorted(history, key=int)[:-HISTORY_KEPT]:
         del history[old]
 
 
-def _silence(_rule: Rule, row: Row, new: Mapping[int, Cell]) -> Iterator[Finding]:
+def _silence(_rule: Rule, row: Row, new: Mapping[int, Cell], _tenant: str) -> Iterator[Finding]:
     heard = [point for cell in new.values() for point in cell.points]
     latest = max([*heard, tuple(row.memory.get("heard", (0, 0, 1)))])
     row.memory["heard"] = list(latest)
     return iter(())
 
 
-def _gap(rule: Rule, row: Row, new: Mapping[int, Cell]) -> Iterator[Finding]:
+def _gap(rule: Rule, row: Row, new: Mapping[int, Cell], _tenant: str) -> Iterator[Finding]:
     known = [(first, last) for first, last in row.memory.get("intervals", [])]
     for cell in new.values():
         known = union(known, cell.intervals)
@@ -201,7 +203,7 @@ def _open_holes(rule: Rule, row: Row, now_us: int) -> Iterator[Finding]:
             continue
         missing = after[0] - before[1] - 1
         values = {"missing": missing, "waited-minutes": waited_us / MINUTE_US}
-        yield Finding(noticed_us, now_us, before[1] + 1, values, ())
+        yield Finding(noticed_us, now_us, before[1] + 1, values)
         # Told once: from now on the hole is as good as filled.
         intervals = union(intervals, [(before[1] + 1, after[0] - 1)])
         holes.pop(str(before[1] + 1), None)
@@ -217,7 +219,7 @@ def due(rule: Rule, row: Row, now_us: int) -> Iterator[Finding]:
     if is_final or interval_s <= 0 or row.memory.get("told") == at_us:
         return
     missed = (now_us - at_us) / (interval_s * 1_000_000)
-    finding = Finding(at_us, now_us, at_us, {"missed-intervals": missed}, ())
+    finding = Finding(at_us, now_us, at_us, {"missed-intervals": missed})
     yield finding
 
 

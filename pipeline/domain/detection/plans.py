@@ -18,7 +18,7 @@ from pipeline.domain.detection.conditions import (
     predicate,
     reader,
 )
-from pipeline.domain.detection.rules import EVERY, MINUTE_US, Kind, Operator, Rule, Selection
+from pipeline.domain.detection.rules import EVERY, MINUTE_US, TIMED, Kind, Operator, Rule, Selection
 from pipeline.domain.records import SealedEvent
 
 ROUTED: Final = ("operation", "change_kind", "action", "outcome")
@@ -44,6 +44,7 @@ class Plan:
         "_routed",
         "_values",
         "index",
+        "is_of_all_tenants",
         "is_tallied",
         "rule",
         "selection",
@@ -72,6 +73,7 @@ class Plan:
         )
         self._extra = _EXTRA.get(rule.kind)
         self._place_of = place_of if rule.kind is Kind.TRAVEL or rule.field == PLACE else None
+        self.is_of_all_tenants = rule.kind in TIMED
         self.is_tallied = (
             self._residual is None
             and not self._values
@@ -112,7 +114,8 @@ class Plan:
             values = tuple(
                 [None if read is None else read(event, clear, opened) for read in self._values]
             )
-        key = (tenant, group, at_us // self.width)
+        # A producer numbers its events over all tenants.
+        key = ("" if self.is_of_all_tenants else tenant, group, at_us // self.width)
         taken = cells.get(key)
         if taken is None:
             cells[key] = [(at_us, self._number, event, values, extra)]

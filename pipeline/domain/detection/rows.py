@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pipeline.domain.detection.cells import Cell
-from pipeline.domain.detection.rules import BUCKETS, MINUTE_US, WINDOWED, Kind, Rule
+from pipeline.domain.detection.rules import BUCKETS, MINUTE_US, WINDOWED, Rule
 
 VERSION: Final = 1
 # How late, at least, an event may come after a newer one of its group and still complete a window.
@@ -71,7 +71,7 @@ class Row:
 
 def kept_buckets(rule: Rule) -> int:
     """How many buckets before the newest one a counter keeps."""
-    if rule.kind in WINDOWED or rule.kind is Kind.TEMPORAL_ORDERED:
+    if rule.kind in WINDOWED:
         late = max(LATE_US // rule.bucket_us, BUCKETS)
         return BUCKETS + min(late, CELLS_MAX - BUCKETS - 1)
     return 2

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as defaulted
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Final
 
 MINUTE_US: Final = 60_000_000
@@ -47,14 +48,17 @@ class Kind(StrEnum):
     GAP = "gap"
 
 
-WINDOWED: Final = frozenset({Kind.EVENT_COUNT, Kind.VALUE_COUNT, Kind.TEMPORAL})
-TIMED: Final = frozenset({Kind.SILENCE, Kind.GAP})  # they alert by time passing: see ``due``
+WINDOWED: Final = frozenset(
+    {Kind.EVENT_COUNT, Kind.VALUE_COUNT, Kind.TEMPORAL, Kind.TEMPORAL_ORDERED}
+)
+# These alert by time passing (see ``due``), and count over all tenants: their tenant is the empty one.
+TIMED: Final = frozenset({Kind.SILENCE, Kind.GAP})
 # What each of the other kinds measures, beside the counts of its window.
 MEASURED: Final[Mapping[Kind, tuple[str, ...]]] = {
     Kind.TRAVEL: ("distance-km", "speed-km-h"),
     Kind.FIRST_SEEN: ("known-days",),
     Kind.DORMANT: ("idle-days",),
-    Kind.HOURS: ("events", "times-usual", "share-of-usual", "known-events"),
+    Kind.HOURS: ("events", "times-usual", "share-of-usual"),
     Kind.BASELINE: ("value", "z", "history-buckets"),
     Kind.SILENCE: ("missed-intervals",),
     Kind.GAP: ("missing", "waited-minutes"),
@@ -130,7 +134,7 @@ class Measure:
         return self.lte is None or value <= (self.lte if override is None else override)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rule:
     """One detection. ``overrides``: tenant → measure → the bound that holds there."""
 
@@ -153,7 +157,7 @@ class Rule:
     learn_us: int = 0  # how long a group is known before its rule may say anything
     overrides: Mapping[str, Mapping[str, float]] = defaulted(default_factory=dict)
 
-    @property
+    @cached_property
     def bucket_us(self) -> int:
         """How long one bucket of its counters is."""
         if self.kind in (Kind.FIRST_SEEN, Kind.HOURS, Kind.DORMANT):
@@ -162,7 +166,7 @@ class Rule:
             return max(self.timespan_us, 1)
         return max(self.timespan_us // BUCKETS, 1)
 
-    @property
+    @cached_property
     def slots(self) -> tuple[tuple[int, str], ...]:
         """The distinct fields that are counted: (number of the selection, field), each once."""
         wanted = [
@@ -174,7 +178,7 @@ class Rule:
             wanted.append((EVERY, self.field))
         return tuple(dict.fromkeys(wanted))
 
-    @property
+    @cached_property
     def sums(self) -> tuple[tuple[int, str], ...]:
         """The fields that are summed: (number of the selection, field), each once."""
         wanted = [
@@ -190,7 +194,13 @@ class Rule:
         """The place of a selection; ``EVERY`` for all of them together."""
         return EVERY if not selection else self._places[selection]
 
-    @property
+    @cached_property
+    def ordered_measures(self) -> tuple[Measure, ...]:
+        """Cheap ones first, ratios after what they are of."""
+        rank = {Of.COUNT: 0, Of.RATIO: 2}
+        return tuple(sorted(self.measures, key=lambda one: rank.get(one.of, 1)))
+
+    @cached_property
     def _places(self) -> Mapping[str, int]:
         return {one.name: place for place, one in enumerate(self.selections)}
 

@@ -14,26 +14,36 @@ def window(cells: Mapping[int, Cell], end: int) -> list[Cell]:
     return [cells[bucket] for bucket in range(end - BUCKETS, end + 1) if bucket in cells]
 
 
-def values(rule: Rule, cells: Sequence[Cell]) -> dict[str, float]:
-    """Every measure of a window; one that has no value is left out."""
-    merged = [BottomK({}) for _ in rule.slots]
-    for cell in cells:
-        for whole, part in zip(merged, cell.distinct, strict=True):
-            whole.merge(part)
+def values(rule: Rule, tenant: str, cells: Sequence[Cell]) -> dict[str, float]:
+    """The measures of a window, up to one that all must hold and that does not; one without a value is
+    left out.
+    """
+    bounds = rule.overrides.get(tenant, {})
+    sketches: dict[int, BottomK] = {}
     found: dict[str, float] = {}
-    for measure in rule.measures:
-        if measure.of is Of.RATIO:
-            over, under = (found.get(name) for name in measure.operands)
-            if over is not None and under:
-                found[measure.name] = over / under
-        elif (value := _value(rule, measure, cells, merged)) is not None:
+    for measure in rule.ordered_measures:
+        value = _value(rule, measure, cells, sketches, found)
+        if value is not None:
             found[measure.name] = value
+        if not measure.is_any and not (
+            value is not None and measure.holds(value, bounds.get(measure.name))
+        ):
+            return found
     return found
 
 
 def _value(
-    rule: Rule, measure: Measure, cells: Sequence[Cell], merged: Sequence[BottomK]
+    rule: Rule,
+    measure: Measure,
+    cells: Sequence[Cell],
+    sketches: dict[int, BottomK],
+    found: Mapping[str, float],
 ) -> float | None:
+    if measure.of is Of.GIVEN:
+        return None
+    if measure.of is Of.RATIO:
+        over, under = (found.get(name) for name in measure.operands)
+        return over / under if over is not None and under else None
     number = rule.number(measure.selection)
     if measure.of is Of.COUNT:
         return sum([sum(cell.counts) if number == EVERY else cell.counts[number] for cell in cells])
@@ -42,9 +52,17 @@ def _value(
         return sum([cell.sums[place] for cell in cells])
     if measure.of is Of.LASTING:
         return (cells[-1].last_us - cells[0].first_us) / 1_000_000
-    if measure.of is Of.GIVEN:
-        return None
-    sketch = merged[rule.slots.index((number, measure.field))]
+    return _of_values(measure, cells, rule.slots.index((number, measure.field)), sketches)
+
+
+def _of_values(
+    measure: Measure, cells: Sequence[Cell], place: int, sketches: dict[int, BottomK]
+) -> float | None:
+    if place not in sketches:
+        sketch = sketches[place] = BottomK({})
+        for cell in cells:
+            sketch.merge(cell.distinct[place])
+    sketch = sketches[place]
     if measure.of is Of.DISTINCT:
         return sketch.estimate()
     if not sketch.kept:
