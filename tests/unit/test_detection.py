@@ -24,7 +24,7 @@ from pipeline.domain.detection.counters import Counters, RangeOverlap, apply
 from pipeline.domain.detection.kinds import distance_km, hour_slot
 from pipeline.domain.detection.rows import CELLS_MAX, Row, expires_us
 from pipeline.domain.detection.rules import MINUTE_US, Rule
-from pipeline.domain.detection.signals import Signal, merge
+from pipeline.domain.detection.signals import Signal, merge, pack, shard, unpack
 from pipeline.domain.logs import LogName
 from pipeline.domain.records import LeafRange, SealedEvent
 from pipeline.generator.attacks import labelled
@@ -329,6 +329,14 @@ def test_signals_and_counters_survive_being_written() -> None:
         assert Row.from_bytes(row.to_bytes()).as_plain() == row.as_plain()
     with pytest.raises(ValueError, match="version"):
         Row.from_bytes(b"[0,[],[],{},null,0,0]")
+
+
+def test_signals_travel_together_and_each_counter_has_one_shard() -> None:
+    found = signals(failures(range(20)), *(one.name for one in rules()))
+
+    assert [one.as_plain() for one in unpack(pack(found))] == [one.as_plain() for one in found]
+    assert {shard(one.key, 4) for one in found} <= {0, 1, 2, 3}
+    assert shard(("brute-force-user", "acme", "00ff"), 1_000) == 901
 
 
 def test_a_counter_that_was_written_and_read_goes_on_as_it_was() -> None:

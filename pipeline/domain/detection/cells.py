@@ -28,6 +28,10 @@ class Sketch(Protocol):
         """How many different hashes there were, about."""
 
 
+# A cell as lists, texts and integers: see ``Cell.as_plain``.
+PlainCell = list[Any]
+
+
 class BottomK:
     """The ``KEPT`` smallest hashes, each with its exact count."""
 
@@ -95,20 +99,7 @@ class Cell:
             self.intervals = union(self.intervals, other.intervals)
         self.ids = sorted([*self.ids, *other.ids])[:FIRST_IDS]
 
-    def copy(self) -> Cell:
-        """A cell that can be merged without changing this one."""
-        made = Cell(
-            list(self.counts),
-            [BottomK(dict(one.kept)) for one in self.distinct],
-            list(self.sums),
-            self.first_us,
-            self.last_us,
-        )
-        made.points, made.intervals = list(self.points), list(self.intervals)
-        made.ids = list(self.ids)
-        return made
-
-    def as_plain(self) -> list[Any]:
+    def as_plain(self) -> PlainCell:
         """Lists, texts and integers alone; equal cells give equal ones."""
         return [
             self.counts,
@@ -122,7 +113,7 @@ class Cell:
         ]
 
     @classmethod
-    def of_plain(cls, plain: list[Any]) -> Cell:
+    def of_plain(cls, plain: PlainCell) -> Cell:
         """The cell that ``as_plain`` wrote."""
         counts, distinct, sums, first_us, lasting_us, points, intervals, ids = plain
         kept = [BottomK({value: count for value, count in one}) for one in distinct]  # noqa: C416
@@ -152,3 +143,10 @@ def union(one: list[tuple[int, int]], other: list[tuple[int, int]]) -> list[tupl
         extra = len(joined) - INTERVALS
         joined[: extra + 1] = [(joined[0][0], joined[extra][1])]
     return joined
+
+
+def merge_plain(one: PlainCell, other: PlainCell) -> PlainCell:
+    """What both cells of a bucket have."""
+    cell = Cell.of_plain(one)
+    cell.merge(Cell.of_plain(other))
+    return cell.as_plain()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from pipeline.domain.detection import windows
 from pipeline.domain.detection.alerts import Alert, alert_id
+from pipeline.domain.detection.cells import Cell
 from pipeline.domain.detection.kinds import FIND, Finding, due
 from pipeline.domain.detection.rows import Row, kept_buckets
 from pipeline.domain.detection.rules import TIMED, WINDOWED, Kind, Rule
@@ -41,7 +42,7 @@ def apply(rule: Rule, row: Row, signal: Signal) -> list[Alert]:
     row.logs[signal.log] = signal.next
     keep = kept_buckets(rule)
     oldest = max(row.cells) - keep if row.cells else 0
-    new = {bucket: cell for bucket, cell in signal.cells.items() if bucket >= oldest}
+    new = {bucket: Cell.of_plain(cell) for bucket, cell in signal.cells.items() if bucket >= oldest}
     row.too_late += len(signal.cells) - len(new)
     if not new:
         return []
@@ -49,7 +50,7 @@ def apply(rule: Rule, row: Row, signal: Signal) -> list[Alert]:
         if bucket in row.cells:
             row.cells[bucket].merge(cell)
         else:
-            row.cells[bucket] = cell.copy()
+            row.cells[bucket] = cell
     row.newest_us = max(row.newest_us, *(cell.last_us for cell in new.values()))
     alerts = _alerts(rule, row, signal.key, FIND[rule.kind](rule, row, new, signal.tenant))
     newest = max(row.cells)

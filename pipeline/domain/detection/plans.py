@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pipeline.domain.detection.cells import FIRST_IDS, BottomK, Cell, trimmed, union
+from pipeline.domain.detection.cells import FIRST_IDS, BottomK, Cell, PlainCell, trimmed, union
 from pipeline.domain.detection.conditions import (
     PLACE,
     Flat,
@@ -174,8 +174,8 @@ class CellMaker:
         self._slots, self._sums = len(rule.slots), len(rule.sums)
         self._hashed = hashed
 
-    def cell(self, tenant: str, taken: list[Taken]) -> Cell:
-        """The cell of at least one event."""
+    def cell(self, tenant: str, taken: list[Taken]) -> PlainCell:
+        """The cell of at least one event, in its plain form."""
         if len(taken) == 1 and not self._has_extra and not self._sums:
             return self._single(tenant, taken[0])
         counts = [0] * self._selections
@@ -200,21 +200,17 @@ class CellMaker:
             cell.points = trimmed([(one[0], *one[4]) for one in taken])
         elif kind is Kind.GAP:
             cell.intervals = _intervals([one[4] for one in taken])
-        return cell
+        return cell.as_plain()
 
-    def _single(self, tenant: str, one: Taken) -> Cell:
+    def _single(self, tenant: str, one: Taken) -> PlainCell:
+        # Most cells of a range are of one event: their plain form is written at once.
         at_us, number, event, values, _extra = one
         counts = [0] * self._selections
         counts[number] = 1
         hashed = self._hashed
-        distinct = [
-            BottomK({} if value is None else {hashed(tenant, value): 1}) for value in values
-        ]
-        cell = Cell(counts, distinct, [], at_us, at_us)
-        cell.ids = [(at_us, event.event_id.hex())]
-        if self._kind is Kind.TEMPORAL_ORDERED:
-            cell.points = [(at_us, number)]
-        return cell
+        distinct = [[] if value is None else [[hashed(tenant, value), 1]] for value in values]
+        points = [[at_us, number]] if self._kind is Kind.TEMPORAL_ORDERED else []
+        return [counts, distinct, [], at_us, 0, points, [], [[at_us, event.event_id.hex()]]]
 
     def _sketch(self, tenant: str, taken: list[Taken], place: int) -> BottomK:
         kept: dict[int, int] = {}

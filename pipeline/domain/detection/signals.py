@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
+from zlib import crc32
 
-from pipeline.domain.detection.cells import Cell
+from pipeline.domain.detection.cells import PlainCell, merge_plain
 
 VERSION: Final = 1
 Key = tuple[str, str, str]  # rule, tenant, group
@@ -28,7 +29,7 @@ class Signal(NamedTuple):
     log: str
     first: int
     next: int
-    cells: Mapping[int, Cell]
+    cells: Mapping[int, PlainCell]
 
     @property
     def key(self) -> Key:
@@ -37,7 +38,7 @@ class Signal(NamedTuple):
 
     def as_plain(self) -> list[Any]:
         """Lists, texts and integers alone."""
-        cells = [[bucket, self.cells[bucket].as_plain()] for bucket in sorted(self.cells)]
+        cells = [[bucket, self.cells[bucket]] for bucket in sorted(self.cells)]
         head = [VERSION, self.rule, self.tenant, self.group]
         return [*head, self.log, self.first, self.next, cells]
 
@@ -51,8 +52,7 @@ class Signal(NamedTuple):
         version, rule, tenant, group, log, first, following, cells = plain
         if version != VERSION:
             raise ValueError(f"signal of version {version}, not {VERSION}")
-        read = {bucket: Cell.of_plain(cell) for bucket, cell in cells}
-        return cls(rule, tenant, group, log, first, following, read)
+        return cls(rule, tenant, group, log, first, following, dict(cells))
 
     def to_bytes(self) -> bytes:
         """As the topic holds it."""
@@ -74,11 +74,24 @@ def merge(one: Signal, other: Signal) -> Signal:
         raise ValueError("signals of different counters or logs")
     if max(one.first, other.first) < min(one.next, other.next):
         raise ValueError("signals of overlapping ranges")
-    cells = {bucket: cell.copy() for bucket, cell in one.cells.items()}
+    cells = dict(one.cells)
     for bucket, cell in other.cells.items():
-        if bucket in cells:
-            cells[bucket].merge(cell)
-        else:
-            cells[bucket] = cell.copy()
+        cells[bucket] = merge_plain(cells[bucket], cell) if bucket in cells else cell
     first, following = min(one.first, other.first), max(one.next, other.next)
     return Signal(*one.key, one.log, first, following, cells)
+
+
+def pack(signals: Sequence[Signal]) -> bytes:
+    """Several signals as one message, such as all of a range that go to one partition."""
+    plain = [signal.as_plain() for signal in signals]
+    return json.dumps(plain, separators=(",", ":")).encode()
+
+
+def unpack(text: bytes) -> list[Signal]:
+    """The signals of ``pack``. Raises ``ValueError``: see ``Signal.of_plain``."""
+    return [Signal.of_plain(plain) for plain in json.loads(text)]
+
+
+def shard(key: Key, shards: int) -> int:
+    """Which of so many partitions a counter belongs to: the same in every process and release."""
+    return crc32("\n".join(key).encode()) % shards
