@@ -83,7 +83,10 @@ def read_overrides(
     Raises:
         Unreadable: Names the line and the reason.
     """
-    known = {rule.name: {one.name for one in rule.measures} for rule in rules}
+    known = {
+        rule.name: {one.name for one in rule.measures if one.gte is not None or one.lte is not None}
+        for rule in rules
+    }
     found: dict[str, dict[str, dict[str, float]]] = {}
     for name, tenants in read(text).mapping("the file").items():
         if name not in known:
@@ -91,7 +94,7 @@ def read_overrides(
         for tenant, measures in tenants.mapping(name).items():
             for measure, value in measures.mapping(tenant).items():
                 if measure not in known[name]:
-                    raise Unreadable(value.line, f"{name} has no measure {measure}")
+                    raise Unreadable(value.line, f"{name} has no bound {measure}")
                 bounds = found.setdefault(name, {}).setdefault(tenant, {})
                 bounds[measure] = value.number(measure)
     return found

@@ -9,15 +9,13 @@ from typing import Final
 import avro_schemas
 from pipeline.detections.fields import check_path, duration_us, word
 from pipeline.detections.lines import Part, Unreadable, read
+from pipeline.detections.measures import read_measures
 from pipeline.detections.own_tests import RuleTest, read_test
-from pipeline.domain.detection.aggregate import INTAKE
+from pipeline.domain.detection.aggregate import INTAKE, INTAKE_COUNTS
 from pipeline.domain.detection.rules import (
-    MEASURED,
     Condition,
     Kind,
     Level,
-    Measure,
-    Of,
     Operator,
     Rule,
     Selection,
@@ -27,7 +25,6 @@ RUNBOOK: Final = "docs/runbooks/detections.md"
 _NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _TAG: Final = re.compile(r"attack\.(t\d{4}(\.\d{3})?|[a-z]+(-[a-z]+)*)")
 _STATUSES: Final = ("stable", "test", "experimental")  # Sigma's
-_ORDERED_MAX: Final = 32  # single events of one bucket that are kept in order
 _REQUIRED: Final = (
     "name", "title", "level", "status", "description", "references", "tags", "falsepositives",
     "runbook", "dedup", "selections", "correlation", "tests",
@@ -40,7 +37,6 @@ _CORRELATION: Final = (
     "any",
     "field",
     "learn",
-    "rules",
 )
 
 
@@ -103,15 +99,7 @@ def _rule(parts: dict[str, Part], selections: tuple[Selection, ...]) -> Rule:
     families = {one.family for one in selections}
     for part in correlation["group-by"].list("group-by"):
         check_path(part, part.text("a field of group-by"), families)
-    measures = [
-        _measure(key, part, selections, kind, is_any=is_any)
-        for where, is_any in (("condition", False), ("any", True))
-        if where in correlation
-        for key, part in correlation[where].mapping(where).items()
-    ]
-    names = {measure.name for measure in measures}
-    if len(names) < len(measures):
-        raise Unreadable(correlation["any"].line, "a measure stands in condition and in any")
+    measures = read_measures(correlation, selections, kind)
     counted = ""
     if "field" in correlation:
         counted = correlation["field"].text("field")
@@ -134,7 +122,7 @@ def _rule(parts: dict[str, Part], selections: tuple[Selection, ...]) -> Rule:
         selections=selections,
         group_by=correlation["group-by"].texts("a field of group-by"),
         timespan_us=duration_us(correlation["timespan"], "timespan"),
-        measures=tuple(measures),
+        measures=measures,
         field=counted,
         learn_us=duration_us(learn, "learn") if learn else 0,
     )
@@ -153,6 +141,8 @@ def _selection(name: str, part: Part) -> Selection:
     family = fields["family"].text("family")
     if family not in (*avro_schemas.families(), INTAKE):
         raise Unreadable(fields["family"].line, "there is no such family")
+    if family == INTAKE and name not in INTAKE_COUNTS:
+        raise Unreadable(part.line, f"a selection of {INTAKE} is one of {', '.join(INTAKE_COUNTS)}")
     conditions = []
     for key, value in fields.items():
         if key == "family":
@@ -167,43 +157,3 @@ def _selection(name: str, part: Part) -> Selection:
             check_path(value, str(wanted[0]), {family})
         conditions.append(Condition(path, operator, wanted))
     return Selection(name, family, tuple(conditions))
-
-
-def _measure(
-    name: str, part: Part, selections: tuple[Selection, ...], kind: Kind, *, is_any: bool
-) -> Measure:
-    told = dict(part.mapping(name))
-    gte, lte = (told.pop(key).number(key) if key in told else None for key in ("gte", "lte"))
-    if gte is not None and lte is not None:
-        raise Unreadable(part.line, f"{name}: both gte and lte; make two measures of it")
-    names = [one.name for one in selections]
-    of_part = told.pop("of", None)
-    selection = of_part.text("of") if of_part else ""
-    field_path, operands, band = "", ("", ""), (0, 0)
-    if not told:
-        if name not in MEASURED.get(kind, ()):
-            raise Unreadable(part.line, f"{name} is nothing that {kind} measures")
-        return Measure(name, Of.GIVEN, is_any=is_any, gte=gte, lte=lte)
-    key = next(iter(told))
-    of = word(Part(key, part.line), "a measure", Of)
-    value = told.pop(key)
-    if of in (Of.COUNT, Of.LASTING):
-        selection = "" if value.value == "*" else value.text(key)
-    elif of is Of.RATIO:
-        over, under = value.texts(key)
-        operands = (over, under)
-    else:
-        field_path = value.text(key)
-        check_path(
-            value, field_path, {one.family for one in selections if selection in ("", one.name)}
-        )
-    if of is Of.SHARE:
-        pair = told.pop("band", value).list("band")
-        band = (pair[0].integer("band"), pair[1].integer("band"))
-    if told:
-        raise Unreadable(part.line, f"{name}: there is no {next(iter(told))}")
-    if selection and selection not in names:
-        raise Unreadable(part.line, f"{name}: there is no selection {selection}")
-    if kind is Kind.TEMPORAL_ORDERED and (of is not Of.COUNT or (gte or 0) > _ORDERED_MAX):
-        raise Unreadable(part.line, f"{name}: temporal_ordered counts up to {_ORDERED_MAX} events")
-    return Measure(name, of, selection, field_path, operands, band, is_any=is_any, gte=gte, lte=lte)

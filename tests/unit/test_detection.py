@@ -258,6 +258,17 @@ def test_a_counter_is_bounded_and_says_when_it_can_go() -> None:
     assert expires_us(named, row) == row.newest_us + 2 * 60 * MINUTE_US + named.dedup_us
 
 
+def test_what_is_learned_is_kept_as_long_as_it_is_looked_at() -> None:
+    row, day_us = Row(newest_us=START), 1_440 * MINUTE_US
+    kept = {one.name: expires_us(one, row) - START for one in rules()}
+
+    assert kept["dormant-account"] > 90 * day_us
+    assert kept["new-country"] > 90 * day_us
+    assert kept["rate-anomaly"] > day_us
+    assert kept["sequence-gap"] > day_us
+    assert kept["mass-data-access"] < day_us
+
+
 def test_distinct_values_are_exact_up_to_a_bound_and_near_beyond_it() -> None:
     few = BottomK({trial_hash("acme", str(number)): 1 for number in range(KEPT - 1)})
     many = BottomK({trial_hash("acme", str(number)): 1 for number in range(10_000)})

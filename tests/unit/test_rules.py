@@ -9,11 +9,14 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.detections.files import Loaded, load_rules
 from pipeline.detections.lines import Unreadable, read
 from pipeline.detections.reading import RuleFile, read_rule
-from pipeline.detections.trials import run_tests
+from pipeline.detections.trials import run_tests, trial_hash
+from pipeline.domain.detection.aggregate import Aggregator
 from pipeline.domain.detection.rules import Kind, Of
 
 ROOT = Path(__file__).parents[2]
@@ -102,7 +105,7 @@ def test_a_test_that_expects_too_much_fails() -> None:
         ("operation: delete", "operatoin: delete", 18, "operatoin is no field of admin-action"),
         ("type: event_count", "type: event_counts", 21, "type is none of"),
         ("group-by: [actor]", "group-by: [actor.nick]", 22, "actor.nick is no field"),
-        ("count: deletion", "count: deletions", 25, "no selection deletions"),
+        ("count: deletion", "count: deletions", 25, "there is no selection deletions"),
         ("gte: 11}", "gte: 11, lte: 12}", 25, "both gte and lte"),
         ("gte: 11}", "gte: many}", 25, "gte is no number"),
         ("[actor]", "&a [actor]", 22, "anchors are not taken"),
@@ -121,6 +124,62 @@ def test_what_is_no_rule_is_refused_with_its_line_and_the_reason(
 
     assert reason in refused.value.reason
     assert abs(refused.value.line - line) <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "reason"),
+    [
+        ("password-spraying", "band: [2, 6]", "band: [2]", "it is of two"),
+        (
+            "credential-stuffing",
+            "ratio: [tries, users]",
+            "ratio: [tries]",
+            "it is of two",
+        ),
+        (
+            "credential-stuffing",
+            "ratio: [tries, users]",
+            "ratio: [tries, usrs]",
+            "of no such measures",
+        ),
+        (
+            "dead-letter-spike",
+            "  dead:\n    family",
+            "  dead-ones:\n    family",
+            "one of dead, all",
+        ),
+        ("new-country", "  field: place.country\n", "", "field is missing"),
+        ("success-after-attack", "gte: 20", "gte: 200", "counts up to 32 events"),
+    ],
+)
+def test_what_a_type_needs_is_asked_for(name: str, old: str, new: str, reason: str) -> None:
+    with pytest.raises(Unreadable, match=reason):
+        read_rule(edited(name, old, new), name)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_whatever_is_done_to_a_file_it_is_a_rule_or_refused(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(path.stem for path in SHIPPED.glob("*.yml"))))
+    lines = (SHIPPED / f"{name}.yml").read_text(encoding="utf-8").splitlines()
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(lines) - 1))
+        words = re.split(r"(\W+)", lines[at])
+        place = data.draw(st.integers(0, len(words) - 1))
+        words[place] = data.draw(
+            st.sampled_from(
+                ["", "5", "true", "[]", "{}", "[a]", "x", "- y", ": ", '"', "-1", "1.5", "*"]
+            )
+        )
+        lines[at] = "".join(words)
+
+    try:
+        file = read_rule("\n".join(lines), name)
+    except Unreadable as refused:
+        assert 1 <= refused.line <= len(lines) + 1  # noqa: PT017
+        assert refused.reason  # noqa: PT017
+    else:
+        Aggregator([file.rule], trial_hash)
 
 
 def test_a_rule_without_a_test_that_alerts_is_refused() -> None:
@@ -176,7 +235,7 @@ def test_a_tenant_has_its_own_bound(folder: Path, tmp_path: Path) -> None:
     ("text", "reason"),
     [
         ("mass-deletion:\n  acme:\n    deletions: 30\n", "there is no rule mass-deletion"),
-        ("mass-delete:\n  acme:\n    deletion: 30\n", "mass-delete has no measure deletion"),
+        ("mass-delete:\n  acme:\n    deletion: 30\n", "mass-delete has no bound deletion"),
         ("mass-delete:\n  acme:\n    deletions: many\n", "deletions is no number"),
     ],
 )

@@ -28,6 +28,7 @@ from pipeline.domain.records import LeafRange
 # day or an import, raises nothing. The record says it itself: a range read again counts alike.
 LATENESS_US: Final = 6 * HOUR_US
 INTAKE: Final = "intake"
+INTAKE_COUNTS: Final = ("dead", "all")  # what its selections are named, and so what they count
 _ROUTES_MAX: Final = 4_096
 _HASHES_MAX: Final = 100_000
 # Fields of a group that are shown as they are: closed lists of services, never a person's.

@@ -15,12 +15,11 @@ from typing import Final
 
 from pipeline.domain.detection import windows
 from pipeline.domain.detection.cells import Cell, union
-from pipeline.domain.detection.rows import Row
+from pipeline.domain.detection.rows import HISTORY_KEPT, Row
 from pipeline.domain.detection.rules import BUCKETS, DAY_US, EVERY, HOUR_US, MINUTE_US, Kind, Rule
 
 POINTS_KEPT: Final = 8  # places of a traveller
 VALUES_KEPT: Final = 64  # of FIRST_SEEN
-HISTORY_KEPT: Final = 168  # buckets of BASELINE that had events
 _EARTH_KM: Final = 6_371
 _FORGET_HOURS: Final = 180 * 24
 NIGHT: Final = range(2, 6)  # UTC; Panther's

@@ -11,11 +11,20 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pipeline.domain.detection.cells import Cell
-from pipeline.domain.detection.rules import BUCKETS, MINUTE_US, WINDOWED, Rule
+from pipeline.domain.detection.rules import (
+    BUCKETS,
+    DAY_US,
+    MINUTE_US,
+    TIMED,
+    WINDOWED,
+    Kind,
+    Rule,
+)
 
 VERSION: Final = 1
 # How late, at least, an event may come after a newer one of its group and still complete a window.
 LATE_US: Final = 10 * MINUTE_US
+HISTORY_KEPT: Final = 168  # buckets of BASELINE that had events
 CELLS_MAX: Final = 4 * BUCKETS + 1
 
 
@@ -80,4 +89,8 @@ def kept_buckets(rule: Rule) -> int:
 def expires_us(rule: Rule, row: Row) -> int:
     """When, in event time, a counter can leave its table: nothing that it knows matters any more."""
     lasting = max(rule.timespan_us, rule.learn_us, kept_buckets(rule) * rule.bucket_us)
+    if rule.kind is Kind.BASELINE:
+        lasting = HISTORY_KEPT * rule.bucket_us
+    elif rule.kind in TIMED:
+        lasting = max(lasting, DAY_US)
     return row.newest_us + lasting + rule.dedup_us
