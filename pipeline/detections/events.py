@@ -13,12 +13,15 @@ from uuid import UUID
 
 import avro_schemas
 from pipeline.detections.trials import flat_event
+from pipeline.domain.detection.rules import MINUTE_US
 from pipeline.domain.logs import RAW_PREFIX, LogName
 from pipeline.domain.records import LeafRange, SealedEvent
 from pipeline.importers.encode import EventEncoder
 from pipeline.testing import read_as_worker
 
+# A range ends after so many events, or so much time: logs of a live stream are seconds apart.
 RANGE_EVENTS: Final = 500
+RANGE_US: Final = 5 * MINUTE_US
 
 
 class Accepting:
@@ -55,6 +58,8 @@ def ranges(events: Iterable[SealedEvent], *, size: int = RANGE_EVENTS) -> Iterat
             leaves[family] += len(found)
 
     for event in events:
+        if held and event.occurred_at_us - held[0].occurred_at_us > RANGE_US:
+            yield from cut()
         held.append(event)
         if len(held) >= size:
             yield from cut()

@@ -247,6 +247,27 @@ def test_events_out_of_order_complete_a_window_until_it_is_too_late() -> None:
     assert sum(row.too_late for row in counters.rows.values()) > 0
 
 
+@pytest.mark.parametrize("first", [1, 2])
+def test_a_log_that_is_a_day_ahead_does_not_hide_the_night_of_another(first: int) -> None:
+    night_us = START // (1_440 * MINUTE_US) * 1_440 * MINUTE_US + 150 * MINUTE_US
+    told = {"tenant": "acme", "action": "project.update", "operation": "update", "outcome": "success",
+            "actor.tenant": "acme", "actor.id_type": "user_id", "actor.id": "u-1"}  # fmt: skip
+    by_night = [
+        flat_event("admin-action", told, night_us + number * MINUTE_US, number)
+        for number in range(6)
+    ]
+    change = {**told, "change_kind": "key", "action": "key.rotate"}
+    later = [flat_event("security-change", change, night_us + 1_000 * MINUTE_US, 9)]
+    logs = {1: by_night, 2: later}
+    counters = Counters([rule("after-hours-administration")])
+
+    alerts = []
+    for log_id in (first, 3 - first):
+        alerts += counters.apply(signals(logs[log_id], "after-hours-administration", log_id=log_id))
+
+    assert [alert.values["events"] for alert in alerts] == [6]
+
+
 def test_a_counter_is_bounded_and_says_when_it_can_go() -> None:
     events = failures([number * 2.5 for number in range(1_000)])
     counters, _alerts = counted(events, range(0, 1_000, 50), "brute-force-user")

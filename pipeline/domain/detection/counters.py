@@ -41,7 +41,8 @@ def apply(rule: Rule, row: Row, signal: Signal) -> list[Alert]:
         )
     row.logs[signal.log] = signal.next
     keep = kept_buckets(rule)
-    oldest = max(row.cells) - keep if row.cells else 0
+    # What a kind remembers beyond its cells takes buckets of any age.
+    oldest = max(row.cells) - keep if row.cells and rule.kind in WINDOWED else 0
     new = {bucket: Cell.of_plain(cell) for bucket, cell in signal.cells.items() if bucket >= oldest}
     row.too_late += len(signal.cells) - len(new)
     if not new:

@@ -133,7 +133,8 @@ def _hours(rule: Rule, row: Row, new: Mapping[int, Cell], _tenant: str) -> Itera
             days = known_us / DAY_US * _PART_OF_WEEK[slot[0]]
             share, times = usual / max(same / 24, 1 / 24), here / max(usual / days, 0.5)
         else:
-            share, times = float(bucket % 24 not in NIGHT), here / 0.5
+            an_hour = sum(before.values()) / max(bucket - since, 1)
+            share, times = float(bucket % 24 not in NIGHT), here / max(an_hour, 0.5)
         values = {"events": here, "times-usual": times, "share-of-usual": share}
         yield Finding(cell.first_us, cell.last_us, bucket, values, [cell])
         slots[slot] = slots.get(slot, 0) + added

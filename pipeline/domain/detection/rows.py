@@ -83,6 +83,8 @@ def kept_buckets(rule: Rule) -> int:
     if rule.kind in WINDOWED:
         late = max(LATE_US // rule.bucket_us, BUCKETS)
         return BUCKETS + min(late, CELLS_MAX - BUCKETS - 1)
+    if rule.kind is Kind.HOURS:
+        return 24
     return 2
 
 
