@@ -126,9 +126,9 @@ def _hours(rule: Rule, row: Row, new: Mapping[int, Cell], _tenant: str) -> Itera
         before = {**slots, slot: slots.get(slot, 0) - (here - added)}
         known_us = (bucket - since) * HOUR_US
         if known_us >= rule.learn_us and sum(before.values()) >= KNOWN_EVENTS:
-            # An hour with its neighbours; a single event there is no habit.
+            # An hour with its neighbours, less what chance alone may add: few events are no habit.
             near = [before.get(hour_slot(bucket + one), 0) for one in (-1, 0, 1)]
-            usual = max(sum(near) - 1, 0) / 3
+            usual = (sum(near) - sqrt(sum(near))) / 3
             same = sum([count for name, count in before.items() if name[0] == slot[0]])
             days = known_us / DAY_US * _PART_OF_WEEK[slot[0]]
             share, times = usual / max(same / 24, 1 / 24), here / max(usual / days, 0.5)
