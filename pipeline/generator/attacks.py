@@ -220,10 +220,11 @@ def labelled(
     attacks: Sequence[str] = tuple(ATTACKS),
     each: int = 1,
     people_per_tenant: int = 2_000,
+    quiet_us: int = 0,
 ) -> Iterator[LabelledEvent]:
     """``count`` events of load and ``each`` of every attack among them, by time ascending.
 
-    The same arguments give the same events. An attack may end after the span.
+    No attack begins before ``quiet_us`` have passed: rules that learn what is usual need a while. The same arguments give the same events. An attack may end after the span.
 
     Raises:
         LookupError: There is no such attack.
@@ -248,7 +249,7 @@ def labelled(
     staged: list[LabelledEvent] = []
     for name in attacks:
         for number in range(1, each + 1):
-            at = start_at_us + int(random.random() * span_us)
+            at = start_at_us + quiet_us + int(random.random() * (span_us - quiet_us))
             scene = Scene(maker, random, random.choice(tenants), at)
             ATTACKS[name](scene)
             staged += [LabelledEvent(*made, f"{name}/{number}") for made in scene.events]

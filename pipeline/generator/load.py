@@ -59,12 +59,12 @@ def generate(
 
 
 class Maker:
-    """Makes one event after another; services count their events over all of them."""
+    """Makes one event after another; a service counts its events of each family, as the SDKs do."""
 
     def __init__(self, random: Random, tenants: Sequence[str], people: int) -> None:
         self._random = random
         self._populations = {tenant: Population(tenant, people, random) for tenant in tenants}
-        self._sequences = dict.fromkeys(_SERVICES.values(), 0)
+        self._sequences = dict.fromkeys(_SERVICES, 0)
         self._makers: Mapping[str, Callable[[str, Person], dict[str, Any]]] = {
             "authentication": self._authentication,
             "data-access": self._data_access,
@@ -87,8 +87,8 @@ class Maker:
         """An event of a family; somebody's, if nobody is named."""
         random, person = self._random, person or self.person(tenant)
         service = _SERVICES[family]
-        sequence = self._sequences[service]
-        self._sequences[service] = sequence + 1
+        sequence = self._sequences[family]
+        self._sequences[family] = sequence + 1
         return {
             "event_id": uuid7(occurred_at, random),
             "occurred_at": occurred_at,
@@ -197,15 +197,18 @@ class Maker:
             "changes": [{"path": "state", "new": operation}],
         }
 
-    def _security_change(self, tenant: str, _person: Person) -> dict[str, Any]:
+    def _security_change(self, tenant: str, person: Person) -> dict[str, Any]:
         random = self._random
         kind, action = random.choice(_CHANGES)
         added = kind in ("role", "privilege")
+        target = self._populations[tenant].anybody(random).target
+        while added and target is person.target:  # granting to oneself is an attack
+            target = self._populations[tenant].anybody(random).target
         return {
             "action": action,
             "severity": "medium",
             "change_kind": kind,
-            "targets": [self._populations[tenant].anybody(random).target],
+            "targets": [target],
             "privileges_added": ["analyst"] if added else [],
             "key_fingerprint": f"SHA256:{hexadecimal(43, random)}" if kind == "key" else None,
             "break_glass": random.random() < 0.01,

@@ -187,7 +187,14 @@ def test_the_sample_of_a_family_shows_every_field(family: str) -> None:
 
 
 def test_the_page_of_events_and_the_copies_of_the_sdks_are_current() -> None:
-    scripts = ("event_page", "bundle_contracts", "make_vectors", "python_types", "node_types")
+    scripts = (
+        "event_page",
+        "detection_page",
+        "bundle_contracts",
+        "make_vectors",
+        "python_types",
+        "node_types",
+    )
     for name in scripts:
         checked = script(f"{name}.py", "--check")
         assert checked.returncode == 0, checked.stdout + checked.stderr

@@ -16,6 +16,7 @@ from pipeline.entrypoints.cli import (
     commands_look,
     commands_redact,
     commands_relay,
+    commands_rules,
     commands_setup,
     commands_sign,
     commands_subject,
@@ -61,6 +62,7 @@ commands_flow.add_to(app)
 commands_erase.add_to(app)
 commands_look.add_to(app)
 commands_relay.add_to(app)
+commands_rules.add_to(app)
 commands_hold.add_to(app)
 commands_redact.add_to(app)
 commands_expire.add_to(app)
