@@ -28,6 +28,7 @@ from pipeline.compliance.verify_ends import Parts
 from pipeline.compliance.verify_index import DocumentCheck
 from pipeline.compliance.verify_log import LogCheck
 from pipeline.compliance.verify_state import LogProgress
+from pipeline.domain.erasure import refs_digest
 from pipeline.domain.logs import LogName
 from pipeline.domain.merkle import Frontier
 from pipeline.domain.records import SealedEvent
@@ -300,7 +301,9 @@ async def test_a_value_goes_where_a_redaction_names_it(stores: Stores) -> None:
 async def test_a_key_goes_at_the_leaves_that_an_erasure_commits_to(stores: Stores) -> None:
     erasure = ERASURE._replace(subject_refs=[UUID(bytes=KEY.ref)])
     stores.authority.rows = [erasure]
-    stores.authority.events[UUID(erasure.event_id or "")] = leaf_of_erasure()
+    stores.authority.events[UUID(erasure.event_id or "")] = leaf_of_erasure(
+        **{"resources.2.id": refs_digest(erasure.subject_refs).hex()}
+    )
     stores.authority.roots[erasure.request_id] = ROOT, 2
     stores.authority.kept = {(leaf, erasure.request_id) for leaf in range(SIZE)}
     stores.keys.clear()
