@@ -38,7 +38,7 @@ def publish(audit: Audit, count: int) -> None:
 def main() -> None:
     what, count = sys.argv[1], int(sys.argv[2])
     options = json.loads(sys.argv[3]) if len(sys.argv) > 3 else {}
-    audit = Audit("sdk-test", tenant="acme", **{"close_timeout_s": 10.0} | options)
+    audit = Audit("sdk-test", tenant="acme", **{"close_timeout_s": 30.0} | options)
     for event_id in events(audit, count):
         say(event_id)
         if what == "steadily":

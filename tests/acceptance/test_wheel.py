@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(180)
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("pipeline", "agents", "sinks", "avro_schemas")
-SOURCES = (".py", ".pyi", ".avsc", ".json", ".sql")
+SOURCES = (".py", ".pyi", ".avsc", ".json", ".sql", ".yml")
 
 Run = Callable[..., str]
 
