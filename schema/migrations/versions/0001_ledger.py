@@ -1,9 +1,7 @@
 # ruff: noqa: INP001 -- Alembic loads this file by its path
 """The ledger of the first release: tables, roles, functions and views."""
 
-from pathlib import Path
-
-from alembic import op
+from pipeline.db.revisions import refuse_downgrade, run_sql_beside
 
 revision = "0001"
 down_revision = None
@@ -13,14 +11,9 @@ depends_on = None
 
 def upgrade() -> None:
     """Run the SQL beside this file: the schema as it was at this release, never edited later."""
-    statements = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
-    # Through the driver, without parameters: the file holds many statements and percent signs.
-    connection = op.get_bind().connection.driver_connection
-    if connection is None:
-        raise RuntimeError("the migration has no connection")
-    connection.execute(statements)
+    run_sql_beside(__file__)
 
 
 def downgrade() -> None:
     """Refuse: an append-only trail is not taken back."""
-    raise NotImplementedError("the ledger is not taken back; restore a backup instead")
+    refuse_downgrade()

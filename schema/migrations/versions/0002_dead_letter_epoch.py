@@ -3,6 +3,8 @@
 
 from alembic import op
 
+from pipeline.db.revisions import refuse_downgrade
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -27,4 +29,4 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Refuse: two letters may have one position by now."""
-    raise NotImplementedError("the ledger is not taken back; restore a backup instead")
+    refuse_downgrade()

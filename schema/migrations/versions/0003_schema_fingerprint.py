@@ -3,6 +3,8 @@
 
 from alembic import op
 
+from pipeline.db.revisions import refuse_downgrade
+
 revision = "0003"
 down_revision = "0002"
 branch_labels = None
@@ -28,4 +30,4 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Refuse: the ledger's history goes one way."""
-    raise NotImplementedError("the ledger is not taken back; restore a backup instead")
+    refuse_downgrade()
