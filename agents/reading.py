@@ -149,8 +149,8 @@ class ReadingConsumer(driver.Consumer):
         """Fetch again from where handing over stands: when one partition's records cannot be read,
         aiokafka drops those of others that it had already taken out, and moves past them.
         """
-        for tp in [*self._expected, *self._singles.all()]:
-            expected = self._expected.get(tp, self._singles.all().get(tp))
+        for tp in [*self._expected, *self._singles.partitions()]:
+            expected = self._expected.get(tp, self._singles.next_of(tp))
             if expected is not None:
                 with suppress(IllegalStateError):  # revoked meanwhile, and not told yet
                     await self._thread.call_thread(self._seek_now, tp, expected)

@@ -39,6 +39,10 @@ class SinglePositions:
         for tp in partitions:
             self._next.pop(tp, None)
 
-    def all(self) -> dict[TP, int]:
-        """From where each is to be fetched if what was fetched cannot be given."""
-        return dict(self._next)
+    def partitions(self) -> list[TP]:
+        """Those that are ours, and were sought."""
+        return list(self._next)
+
+    def next_of(self, tp: TP) -> int | None:
+        """From where it is to be fetched if what was fetched cannot be given; None: it is not ours any more."""
+        return self._next.get(tp)
